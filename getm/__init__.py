@@ -1,0 +1,56 @@
+"""Read the bytes behind a URL as a fast, seekable, verified file object.
+
+`open` gives a file, `urlopen` and `iter_content` give memoryviews of shared memory, `read` gives a range, `copy` writes a
+file. See the README.
+"""
+
+from __future__ import annotations
+
+from getm.engine import Engine, Stats
+from getm.errors import (
+    AccessDenied,
+    BadStatus,
+    GetmError,
+    IntegrityError,
+    MissingExtra,
+    NotFound,
+    ObjectChanged,
+    RangeNotSupported,
+    ShortRead,
+    SourceError,
+    TransferTimeout,
+    UsageError,
+    WorkerError,
+)
+from getm.reader import Info, Reader, info, open, read  # noqa: A004  `getm.open` reads like the builtin
+from getm.stream import Stream, iter_content, urlopen
+from getm.transfer import Copied, copy
+
+__all__ = [
+    "AccessDenied",
+    "BadStatus",
+    "Copied",
+    "Engine",
+    "GetmError",
+    "Info",
+    "IntegrityError",
+    "MissingExtra",
+    "NotFound",
+    "ObjectChanged",
+    "RangeNotSupported",
+    "Reader",
+    "ShortRead",
+    "SourceError",
+    "Stats",
+    "Stream",
+    "TransferTimeout",
+    "UsageError",
+    "WorkerError",
+    "copy",
+    "info",
+    "iter_content",
+    "open",
+    "read",
+    "urlopen",
+]
+__version__ = "0.1.0"

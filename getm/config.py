@@ -1,0 +1,173 @@
+"""All tunables, validated once, with their units and the reasons for their defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from getm.errors import UsageError
+from getm.ranges import PIECES
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+BLOCK_SIZE = MIB
+MEMORY = 128 * MIB
+LOCAL_MEMORY = 8 * MIB
+PROCESSES = 32
+
+FETCH_LEAST = 64 * KIB
+"""The least that is fetched at a jump: less saves no time at any rate above 2 MB/s and 30 ms."""
+RUN_MOST = 32 * MIB
+"""Longest run: at 30 ms and 50 MB/s a request of 32 MiB loses 4% to its first-byte time."""
+RUN_LATENCIES = 10
+"""A run lasts at least this many first-byte times."""
+ANNOUNCE_FIRST = 64 * KIB
+ANNOUNCE_EVERY = MIB
+ANNOUNCE_SECONDS = 0.02
+"""A worker announces the first 64 KiB of a run, then every MiB or 20 ms: 1,024 messages a GiB cost 0.008 CPU seconds."""
+RATE_LEAST = 256 * KIB
+"""Bytes after which the rate of a run is worth something."""
+STALL_LEAST = KIB
+"""Fewer bytes than this within the stall time are a stall."""
+IDLE_SECONDS = 30.0
+"""A worker without work ends after this time, and the launcher after its last worker."""
+
+
+class CommonOptions(TypedDict, total=False):
+    """The keyword arguments that every door takes; `Settings` says what they mean."""
+
+    block_size: int
+    headers: Mapping[str, str]
+    auth: object
+    session: object
+    timeout: float | tuple[float, float]
+    retries: int
+    deadline: float
+    verify: bool | str | None
+    cert: str | tuple[str, str] | None
+    proxies: Mapping[str, str] | None
+
+
+class Options(CommonOptions, total=False):
+    """The keyword arguments of doors that have no *concurrency* of their own."""
+
+    concurrency: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How one object is read.
+
+    Attributes:
+        concurrency: range requests at once, each in a background process; 1 keeps one request alive for the whole
+            read; None does everything in the calling process.
+        block_size: bytes of a block, the grain of the cache; a multiple of 4 KiB, at most the engine's.
+        headers: sent with every request.
+        auth: `(user, password)` or a `requests` auth object.
+        session: a `requests.Session` whose headers, cookies, auth, proxies and certificates are applied.
+        timeout: seconds to connect, or (connect, stall): a stall is under 1 KiB in that time.
+        retries: attempts after the first, at one place of the object, before its error is raised.
+        deadline: seconds without a byte of progress after which a read gives up.
+        verify: whether to check TLS certificates, or the path of a CA bundle; None is True or what the environment says.
+        cert: path of a client certificate, or (certificate, key).
+        proxies: proxy URL by scheme; None is what the environment says.
+    """
+
+    concurrency: int | None = 8
+    block_size: int = BLOCK_SIZE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    auth: object = None
+    session: object = None
+    timeout: float | tuple[float, float] = (10.0, 30.0)
+    retries: int = 7
+    deadline: float = 120.0
+    verify: bool | str | None = None
+    cert: str | tuple[str, str] | None = None
+    proxies: Mapping[str, str] | None = None
+    connect: float = field(init=False)
+    stall: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.concurrency is not None:
+            check_count("concurrency", self.concurrency, 1)
+        check_count("retries", self.retries, 0)
+        check_count("block_size", self.block_size, PIECES * 64)
+        if self.block_size % (PIECES * 64):
+            raise UsageError(f"block_size must be a multiple of {PIECES * 64} bytes, not {self.block_size}")
+        pair: tuple[float, ...] = self.timeout if isinstance(self.timeout, tuple) else (self.timeout, 30.0)
+        if len(pair) != 2 or not all(_is_positive(value) for value in (*pair, self.deadline)):
+            raise UsageError("timeout and deadline are seconds above 0, timeout may be a pair (connect, stall)")
+        object.__setattr__(self, "connect", pair[0])
+        object.__setattr__(self, "stall", pair[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What one engine may use.
+
+    Attributes:
+        memory: bytes of blocks, for all open objects together.
+        processes: workers at most.
+        block_size: bytes of a slot, the longest block.
+    """
+
+    memory: int = MEMORY
+    processes: int = PROCESSES
+    block_size: int = BLOCK_SIZE
+
+    def __post_init__(self) -> None:
+        check_count("processes", self.processes, 0)
+        check_count("block_size", self.block_size, PIECES * 64)
+        check_count("memory", self.memory, 4 * self.block_size)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the arena: at least four, and no more than a quarter of the control group's memory."""
+        memory = min(self.memory, _group_memory() // 4)
+        return max(4, memory // self.block_size)
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Raise `UsageError` unless *value* is a whole number of at least *least*."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _group_memory() -> int:
+    """Return the memory limit of this process's control group in bytes, or a huge number if there is none.
+
+    A control group kills where an ordinary limit refuses, so the bound has to be known beforehand.
+    """
+    least = 1 << 62
+    try:
+        with open("/proc/self/cgroup", encoding="ascii") as lines:
+            groups = [line.rstrip("\n").split(":", 2) for line in lines]
+    except OSError:
+        return least
+    for _, controllers, path in groups:
+        if controllers not in ("", "memory"):
+            continue
+        root, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else ("/sys/fs/cgroup", "memory.max")
+        for folder in _and_above(path):
+            try:
+                with open(f"{root}{folder}/{name}", encoding="ascii") as limit:
+                    least = min(least, int(limit.read()))
+            except (OSError, ValueError):
+                continue  # no such file, or "max"
+    return least
+
+
+def _and_above(path: str) -> Iterator[str]:
+    """Yield a path, without its last slash, and all paths above it."""
+    path = path.rstrip("/")
+    yield path
+    while path:
+        path = os.path.dirname(path).rstrip("/")
+        yield path

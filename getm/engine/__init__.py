@@ -1,0 +1,489 @@
+"""The engine: blocks of objects in shared memory, filled by background range requests, shared by all open readers.
+
+     caller            calling process (no thread of ours)                     worker 1..n
+     read(n) ──► Reader ──► Engine ──► Planner.wants(demands)
+                               │       BlockTable: what is there; a slot for what is not
+                               │       Pool ── Fetch, Grant, Cancel ──────────► Transport.send, Body.readinto
+                               ▼                                                      │ writes
+                  copy or lease ◄───────── Arena: slot 0 | 1 | ... | n  ◄─────────────┘
+                               ▲       Pool ◄── Started, Filled, Ended, or the worker is gone
+
+Everything is decided under one lock (`core.py`) from what is there at that moment: what readers want (their planners say),
+what is present and what is under way. The difference is asked for, what nobody wants any more is cancelled. A run that
+fails or loses its worker leaves a gap, and the gap is asked for again; nothing else has to be repaired.
+
+Waiting and receiving go on outside the lock (here). Of several threads that wait one polls the workers for all, the others
+wait until it has something; whoever gets the news under the lock hands bytes to every caller who waits for them. Where no
+worker or no slot is to be had, the calling thread fetches its bytes itself, so no read can starve.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from getm.config import BLOCK_SIZE, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
+from getm.engine.core import Core
+from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Stats
+from getm.engine.inline import first, first_bytes, receive
+from getm.engine.memory import Window
+from getm.engine.planner import Planner
+from getm.errors import TransferTimeout, UsageError
+from getm.retry import Failure
+from getm.sources.base import Source
+
+__all__ = ["Engine", "Feed", "Stats", "Window", "close_default", "default", "first", "first_bytes"]
+
+WAIT_MOST = 1.0
+"""Longest single wait in seconds; then everything is looked at again."""
+SAVE_BUFFER = MIB
+"""Bytes that the calling thread receives and writes at once, where it copies to a file itself."""
+
+
+class Engine:
+    """Blocks, workers and readers of one process.
+
+    One is made on first use and serves all readers that name no other. Nothing is started or allocated before it is
+    wanted; `close` gives all of it back, and the next read begins anew.
+
+    Args:
+        memory: bytes of blocks for all open objects together; at most a quarter of the control group's limit is used.
+        processes: background processes at most; 0 does everything in the calling process, over private memory.
+        block_size: bytes of a slot, the longest block that a reader may ask for.
+
+    Raises:
+        UsageError: a value out of range.
+    """
+
+    def __init__(self, memory: int = MEMORY, processes: int = PROCESSES, *, block_size: int = BLOCK_SIZE) -> None:
+        self._budget = Budget(memory=memory, processes=processes, block_size=block_size)
+        self._feeds: list[Feed] = []  # all open readers, whether registered with the core or not; under the lock
+        self._epoch = 0  # raised with every core that is built
+        self._renew_locks()
+        self._core: Core | None = None  # under the lock
+        _engines.add(self)
+        _register_hooks()
+
+    def __repr__(self) -> str:
+        """Show what it holds."""
+        core = self._core
+        workers = list(core.pool.workers.values()) if core is not None and core.pool is not None else []
+        busy = sum(worker.run is not None for worker in workers)
+        return f"<getm.Engine {len(self._feeds)} readers, {len(workers)} workers ({busy} busy), {self.memory >> 20} MiB>"
+
+    @property
+    def memory(self) -> int:
+        """Bytes taken from the system for blocks."""
+        core = self._core
+        return core.memory.arena.backed * core.memory.arena.slot_size if core is not None else 0
+
+    @property
+    def stats(self) -> Stats:
+        """What all open readers have cost so far, together."""
+        total = Stats()
+        for feed in list(self._feeds):
+            for name, value in vars(feed.stats).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+    def clear(self) -> None:
+        """Forget all blocks that are not in use; what is read again is fetched again."""
+        with self._turn():
+            if self._core is not None:
+                self._core.memory.clear()
+
+    def close(self) -> None:
+        """End all workers and give the memory back, once the leases on it are gone; the next read begins anew."""
+        with self._lock:
+            self._drop()
+
+    def attach(self, source: Source, settings: Settings, *, forward: bool = False, descriptor: int | None = None) -> Feed:
+        """Send the first request of an object, and return the record of a new reader of it.
+
+        Args:
+            source: of the object; nothing was sent by it yet.
+            settings: how it is read.
+            forward: whether the reader will read on to the end.
+            descriptor: of a file that `save` is to fill; such a reader is used for nothing else.
+
+        Raises:
+            GetmError: the object cannot be had.
+            UsageError: its blocks are longer than this engine's slots.
+        """
+        if settings.block_size > self._budget.block_size:
+            raise UsageError(
+                f"block_size {settings.block_size} is above this engine's {self._budget.block_size}: "
+                "give getm.Engine(block_size=...) one"
+            )
+        body, seconds = first(source, settings, 0, settings.block_size)
+        version = body.answer.version
+        connections = settings.concurrency if self._budget.processes and settings.concurrency else 1
+        feed = Feed(
+            source=source,
+            settings=settings,
+            version=version,
+            planner=Planner(version.size, settings.block_size, connections, forward=forward),
+            object=Object(None, is_large=False, is_shared=False),
+            epoch=-1,
+            host="{0.scheme}://{0.netloc}".format(urlsplit(body.answer.url)),
+        )
+        if descriptor is not None:
+            feed.saving = Saving(descriptor, [(0, version.size)] if version.size else [])
+        feed.planner.observe(seconds, None)
+        feed.stats.requests = 1
+        try:
+            with self._turn():
+                self._feeds.append(feed)
+                self._enter(feed)
+                if version.size:
+                    feed.inlines.append(Inline(0, body.answer.stop, body))
+        except BaseException:
+            body.close()
+            raise
+        return feed
+
+    def detach(self, feed: Feed) -> None:
+        """Give up a reader: cancel what only it wants, and forget blocks that nobody else may have. Twice is harmless."""
+        with self._turn():
+            if feed not in self._feeds:
+                return
+            self._feeds.remove(feed)
+            for inline in feed.inlines:
+                if not inline.is_busy:
+                    inline.close()
+            feed.inlines.clear()
+            core = self._core
+            if core is None or feed.epoch != self._epoch:
+                return
+            core.collect()
+            core.unregister(feed)
+            if not self._feeds:
+                core.memory.shrink()
+
+    def readinto(self, feed: Feed, start: int, view: memoryview) -> None:
+        """Fill *view* with the bytes from *start* on, all of which the object has.
+
+        Raises:
+            GetmError: they cannot be had; what *view* holds is undefined.
+        """
+        self._satisfy(feed, Demand(start, start + len(view), view), is_new=True)
+
+    def lease(self, feed: Feed, start: int, length: int) -> memoryview:
+        """Return a read-only view of *length* bytes from *start* on, all of which the object has.
+
+        It is a view on shared memory if the bytes lie in one slot, or in slots that happen to adjoin, and less than half of
+        all slots are leased; otherwise on private memory. It stays right as long as any view of it is held.
+
+        Raises:
+            GetmError: they cannot be had.
+        """
+        stop = start + length
+        with self._turn(feed) as core:
+            core.collect()
+            view = core.memory.lease(feed, start, stop) if core.memory.may_lease() else None
+            if view is not None:
+                feed.planner.read(start, stop)
+                feed.stats.hits += 1
+                core.dispatch(feed)
+                return view
+            may_lease = core.memory.may_lease()
+        size = feed.block_size
+        if may_lease and start // size == (stop - 1) // size:
+            demand = Demand(start, stop, None)
+            self._satisfy(feed, demand, is_new=True)
+            if demand.lease is not None:
+                return demand.lease
+        private = bytearray(length)
+        self._satisfy(feed, Demand(start, stop, memoryview(private)), is_new=not may_lease)
+        return memoryview(private).toreadonly()
+
+    def window(self, feed: Feed, offset: int) -> Window | None:
+        """Return what is there around *offset* in its block, for reading without the engine; None if that byte is not."""
+        with self._turn(feed) as core:
+            return core.memory.window(feed, offset)
+
+    def follow(self, feed: Feed, start: int, stop: int) -> None:
+        """Note that the caller has read a range in a window."""
+        with self._turn(feed) as core:
+            feed.planner.follow(stop)
+            core.memory.mark_read(feed, start, stop)
+
+    def save(self, feed: Feed) -> Iterator[int]:
+        """Fill the file that *feed* was attached with, and yield how many bytes are still missing whenever that changes.
+
+        Raises:
+            GetmError: the bytes cannot be had.
+            OSError: the file cannot be written.
+        """
+        saving = feed.saving
+        if saving is None:
+            raise ValueError("attached without a descriptor")
+        feed.progress = time.monotonic()
+        missing = -1
+        while missing:
+            with self._turn(feed) as core:
+                core.collect()
+                core.dispatch_saving(feed, saving)
+                wait = self._save_here(core, feed, saving) if saving.error is None else 0.0
+                if wait:
+                    self._wait(saving, core, wait)
+                    self._enter(feed).collect()
+            silence = time.monotonic() - feed.progress
+            if silence > feed.settings.deadline:
+                raise TransferTimeout(f"{feed.source.name}: nothing came for {silence:.0f} s")
+            if saving.error is not None:
+                raise saving.error
+            missing = sum(stop - start for start, stop in saving.missing)
+            yield missing
+
+    # The life of the core.
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._is_led = False  # whether a thread polls the workers for all
+
+    @contextmanager
+    def _turn(self, feed: Feed | None = None) -> Iterator[Core]:
+        """Hold the lock. Whatever leaves while it is held may leave the core half done, so the core goes with it."""
+        with self._lock:
+            try:
+                yield self._enter(feed)
+            except BaseException:
+                self._drop()
+                raise
+
+    def _enter(self, feed: Feed | None) -> Core:
+        """Return the core, built if there is none, with *feed* registered in it."""
+        if self._core is None:
+            self._core = Core(self._budget)
+            self._epoch += 1
+        if feed is not None and feed.epoch != self._epoch:
+            feed.epoch = self._epoch
+            self._core.register(feed)
+        return self._core
+
+    def _drop(self) -> None:
+        """Give up the core, if there is one. Readers register with the next when they are used again."""
+        core, self._core = self._core, None
+        if core is not None:
+            core.close()
+        self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Let nothing be half done while the process is forked."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on, and leave the child what is leased."""
+        try:
+            if self._core is not None:
+                self._core.memory.keep_leases()
+        finally:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Leave everything to the parent; what this process reads, it fetches by an engine state of its own."""
+        self._renew_locks()
+        core, self._core = self._core, None
+        if core is not None:
+            core.abandon()
+        for feed in self._feeds:
+            for inline in feed.inlines:
+                inline.close()
+            feed.inlines.clear()
+            feed.demands.clear()
+
+    # A read, from its demand to its bytes.
+
+    def _satisfy(self, feed: Feed, demand: Demand, *, is_new: bool) -> None:
+        """Wait until a demand is met, doing what has to be done for it; tell the planner if it *is_new*."""
+        with self._turn(feed) as core:
+            if is_new:
+                feed.planner.read(demand.start, demand.stop)
+            core.collect()
+            core.memory.serve(feed, demand)
+            if demand.is_done:
+                feed.stats.hits += 1
+            else:
+                feed.stats.misses += 1
+                feed.planner.waited()
+                self._await(feed, demand)
+            self._enter(feed).dispatch(feed)
+        if demand.error is not None:
+            raise demand.error
+
+    def _await(self, feed: Feed, demand: Demand) -> None:
+        """Make progress with a demand, or wait for it, until it is done; the lock is held, and let go meanwhile."""
+        began = time.monotonic()
+        feed.demands.append(demand)
+        try:
+            while True:
+                core = self._enter(feed)
+                core.collect()
+                core.memory.serve(feed, demand)
+                if demand.is_done:
+                    return
+                core.dispatch(feed)
+                wait = self._fetch_here(core, feed, demand)
+                if wait:
+                    self._wait(demand, core, wait)
+                silence = time.monotonic() - max(began, feed.progress)
+                if demand.error is None and silence > feed.settings.deadline:
+                    text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
+                    demand.error = TransferTimeout(text, start=demand.position, stop=demand.stop)
+        finally:
+            feed.demands.remove(demand)
+            feed.stats.waited += time.monotonic() - began
+
+    def _wait(self, waiter: Demand | Saving, core: Core, seconds: float) -> None:
+        """Wait for news, outside the lock; an interrupt becomes the waiter's error, for nothing is half done here."""
+        if self._is_led or core.pool is None:
+            try:
+                self._changed.wait(seconds)
+            except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
+                waiter.error = error
+            return
+        self._is_led = True
+        self._lock.release()
+        try:
+            core.pool.wait(seconds)
+        except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
+            if self._core is core:  # otherwise it was closed meanwhile
+                waiter.error = error
+        finally:
+            self._lock.acquire()
+            self._is_led = False
+            self._changed.notify_all()
+
+    def _fetch_here(self, core: Core, feed: Feed, demand: Demand) -> float:
+        """Fetch bytes of a demand in the calling thread if no worker will; return how long to wait if one will, else 0."""
+        for inline in feed.inlines:
+            if inline.position <= demand.position < inline.stop:
+                if inline.is_busy:
+                    return WAIT_MOST
+                break
+        else:
+            if core.is_coming(feed, demand.position):
+                return WAIT_MOST
+            paused = core.paused(feed, demand.position)
+            if paused:
+                return min(paused, WAIT_MOST)
+            inline = core.inline(feed, demand)
+        target = core.target(feed, inline, demand)
+        inline.is_busy = True
+        demand.is_direct = target.is_direct
+        count, failure, error = self._outside(feed, inline, target.memory, None)
+        inline.is_busy = demand.is_direct = False
+        if self._core is core and inline in feed.inlines:
+            core.received(feed, inline, demand, target, count)
+            self._settle(core, feed, inline, failure, error)
+        else:  # given up meanwhile
+            inline.close()
+        demand.error = demand.error or error
+        self._changed.notify_all()
+        return 0.0
+
+    def _save_here(self, core: Core, feed: Feed, saving: Saving) -> float:
+        """Save some bytes in the calling thread if no worker will; return how long to wait if one will, else 0."""
+        if not feed.inlines:
+            if not saving.missing:
+                return 0.0
+            gaps = core.unsaved(feed, saving)
+            if feed.runs or not gaps:
+                return WAIT_MOST
+            paused = core.paused(feed, gaps[0][0])
+            if paused:
+                return min(paused, WAIT_MOST)
+            feed.inlines.append(Inline(*gaps[0]))
+        inline = feed.inlines[0]
+        buffer = memoryview(bytearray(min(SAVE_BUFFER, inline.stop - inline.position)))
+        count, failure, error = self._outside(feed, inline, buffer, saving.descriptor)
+        if error is None:
+            saving.saved(inline.position, inline.position + count)
+            inline.position += count
+            feed.progress = time.monotonic()
+            feed.stats.fetched += count
+        if self._core is core and inline in feed.inlines:
+            self._settle(core, feed, inline, failure, error)
+        else:
+            inline.close()
+        saving.error = saving.error or error
+        return 0.0
+
+    def _outside(
+        self, feed: Feed, inline: Inline, memory: memoryview, descriptor: int | None
+    ) -> tuple[int, Failure | None, BaseException | None]:
+        """Receive into *memory*, and write it to a file if there is a descriptor, without the lock.
+
+        Returns:
+            How many bytes came, why not all did, and what else happened: an interrupt, say, is to leave only once the lock
+            is free again, because nothing is half done here.
+        """
+        count, failure = 0, None
+        self._lock.release()
+        try:
+            count, failure = receive(feed, inline, memory)
+            written = 0
+            while descriptor is not None and written < count:
+                written += os.pwrite(descriptor, memory[written:count], inline.position + written)
+        except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
+            return count, failure, error
+        finally:
+            self._lock.acquire()
+        return count, failure, None
+
+    def _settle(self, core: Core, feed: Feed, inline: Inline, failure: Failure | None, error: BaseException | None) -> None:
+        """Take leave of an inline that is at its end, one way or another."""
+        if failure is None and error is None and inline.position < inline.stop:
+            return
+        feed.inlines.remove(inline)
+        inline.close()
+        if failure is not None:
+            core.failed(feed, inline.position, inline.stop, failure)
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_defaults: dict[bool, Engine] = {}  # by whether it has background processes
+_defaults_lock = threading.Lock()
+
+
+def default(concurrency: int | None) -> Engine:
+    """Return the engine that readers share which name no other: one with workers, and one for reading in this process."""
+    has_workers = concurrency is not None
+    with _defaults_lock:
+        if has_workers not in _defaults:
+            _defaults[has_workers] = Engine() if has_workers else Engine(LOCAL_MEMORY, 0)
+        return _defaults[has_workers]
+
+
+def close_default() -> None:
+    """Close the engines that readers share; the next read begins anew."""
+    for engine in list(_defaults.values()):
+        engine.close()
+
+
+def _on_each(method: Callable[[Engine], None]) -> Callable[[], None]:
+    def call() -> None:
+        for engine in list(_engines):
+            method(engine)
+
+    return call
+
+
+@functools.cache
+def _register_hooks() -> None:
+    """Have forks and the end of the process told to engines; the first engine does this, so that importing does not."""
+    os.register_at_fork(
+        before=_on_each(Engine.before_fork),
+        after_in_parent=_on_each(Engine.after_fork_in_parent),
+        after_in_child=_on_each(Engine.after_fork_in_child),
+    )
+    atexit.register(_on_each(Engine.close))

@@ -1,0 +1,103 @@
+"""Nameless memory in equal slots, shared with workers, and leases on it.
+
+The memory is a `memfd`: no name, no limit of `/dev/shm`, gone with its last user however that one ends. It is mapped once
+to its bound and taken from the system in steps, by `posix_fallocate`, so that a refusal is an error and not a signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import tempfile
+import weakref
+from collections import deque
+
+STEP = 8 << 20
+"""Bytes by which the memory grows, once it has reached this; before, it doubles."""
+
+
+class Arena:
+    """Memory of *slots* slots of *slot_size* bytes.
+
+    Not safe against threads: the engine calls it under its lock. Leases are given back by finalizers, which run anywhere
+    and only append to a deque.
+
+    Args:
+        slots: how many at most.
+        slot_size: bytes of one.
+        shared: whether workers are to see it; otherwise it is private memory of this process.
+    """
+
+    def __init__(self, slots: int, slot_size: int, *, shared: bool) -> None:
+        self.slots = slots
+        self.slot_size = slot_size
+        self.descriptor = _nameless_file(slots * slot_size) if shared else -1
+        flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.memory = mmap.mmap(self.descriptor, slots * slot_size, flags)
+        self.view = memoryview(self.memory)
+        self.backed = 0 if shared else slots  # slots that the system has promised memory for; the engine's
+        self._ended: deque[int] = deque()  # slots of leases that are gone; appended to by finalizers
+
+    def back(self, slot: int) -> bool:
+        """Make sure that the system has memory for *slot*; say whether it has."""
+        while slot >= self.backed:
+            step = max(1, min(self.backed, STEP // self.slot_size))
+            more = min(step, self.slots - self.backed)
+            try:
+                os.posix_fallocate(self.descriptor, self.backed * self.slot_size, more * self.slot_size)
+            except OSError:
+                return False
+            self.backed += more
+        return True
+
+    def shrink(self, slots: int) -> None:
+        """Give the memory of all slots from number *slots* on back; nothing may be in them, and no lease on them."""
+        if self.descriptor >= 0 and self.backed > slots:
+            start, stop = slots * self.slot_size, self.backed * self.slot_size
+            self.memory.madvise(mmap.MADV_REMOVE, start, stop - start)
+            self.backed = slots
+
+    def lease(self, slot: int, first: int, length: int) -> memoryview:
+        """Return a read-only view of *length* bytes from byte *first* of *slot*; it may run on into the slots after it.
+
+        The slots come out of `ended()` once the last view, slice or array made from it is gone.
+        """
+        start = slot * self.slot_size + first
+        anchor = (ctypes.c_ubyte * length).from_buffer(self.memory, start)
+        last = (start + length - 1) // self.slot_size
+        weakref.finalize(anchor, self._ended.extend, range(slot, last + 1)).atexit = False
+        return memoryview(anchor).cast("B").toreadonly()
+
+    def ended(self) -> list[int]:
+        """Return the slots of the leases that ended since the last call, a slot once for each lease."""
+        slots = []
+        while self._ended:
+            slots.append(self._ended.popleft())
+        return slots
+
+    def close(self) -> None:
+        """Let go of the memory; it goes back to the system with the last lease on it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def map_arena(descriptor: int) -> memoryview:
+    """Return the arena behind an inherited descriptor, in a worker."""
+    return memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))
+
+
+def _nameless_file(size: int) -> int:
+    """Return the descriptor of a file without a name: a memfd, or where there is none an unlinked temporary file."""
+    try:
+        descriptor = os.memfd_create("getm", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        descriptor, path = tempfile.mkstemp(prefix="getm-")
+        os.unlink(path)
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

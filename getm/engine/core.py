@@ -1,0 +1,453 @@
+"""What the engine decides under its lock: what is there, what is under way, what to ask for, whom to hand bytes to.
+
+A core is one arena with its table, its workers and the readers registered in it. Its methods wait for nothing. If one of
+them is left by an exception, the core may be half done with something and is to be closed, as a whole; another one is
+built, and the readers register there.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable
+
+from getm.config import FETCH_LEAST, MIB, RATE_LEAST, RUN_MOST, Budget
+from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
+from getm.engine.memory import Memory
+from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Segment, Started
+from getm.engine.planner import Want
+from getm.engine.pool import Pool, Worker
+from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract
+from getm.retry import Failure, Trouble, pause
+
+SAVE_LEAST = 2 * MIB
+"""Shortest run of a copy: at 30 ms and 50 MB/s it still moves at 57% of the connection's rate."""
+DIRECT_LEAST = 64 * 1024
+"""From this length on, a process that reads for itself receives straight into the caller's memory."""
+
+_log = logging.getLogger(__name__)
+
+
+class Core:
+    """One memory, its workers, and the readers registered here.
+
+    Args:
+        budget: what it may use.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.memory = Memory(budget)
+        self.pool = Pool(self.memory.arena.descriptor, budget.processes) if budget.processes else None
+        self._objects: dict[object, Object] = {}  # by key
+        self._runs: dict[int, Run] = {}  # by number
+        self._number = 0  # of the last run
+
+    def register(self, feed: Feed) -> None:
+        """Take a reader in; nothing of what it did elsewhere counts here."""
+        feed.runs.clear()
+        feed.inlines.clear()
+        feed.attempts.clear()
+        key = feed.source.key() if feed.saving is None else None
+        shared = None if key is None else self._objects.get(key)
+        if shared is None:
+            is_large = feed.size > self.memory.arena.slots * feed.block_size // 2
+            shared = Object(feed if key is None else key, is_large=is_large, is_shared=key is not None)
+            self._objects[shared.key] = shared
+        feed.object = shared
+        shared.feeds.append(feed)
+
+    def unregister(self, feed: Feed) -> None:
+        """Let a reader go: cancel what only it wants, forget blocks that nobody else may have."""
+        feed.wants = []
+        feed.object.feeds.remove(feed)
+        self._cancel_unwanted(feed)
+        self._forget(feed.object)
+
+    def close(self) -> None:
+        """End the workers and let go of the memory; it stays for the leases on it."""
+        if self.pool is not None:
+            self.pool.close()
+        self.memory.close()
+
+    def abandon(self) -> None:
+        """Let go of everything without a word to anyone, in a forked child: it is all the parent's."""
+        if self.pool is not None:
+            self.pool.abandon()
+        self.memory.close()
+
+    # What is missing, and having it fetched.
+
+    def missing(self, feed: Feed, start: int, stop: int) -> list[Range]:
+        """Return what of `[start, stop)` is neither there nor under way, in whole pieces."""
+        gaps = self.memory.missing(feed, start, stop)
+        if not gaps:
+            return gaps
+        taken = [(run.position, run.stop) for run in feed.object.runs]
+        taken += [(inline.position, inline.stop) for inline in feed.inlines]
+        return [rest for gap in gaps for rest in subtract(gap, taken)]
+
+    def dispatch(self, feed: Feed) -> None:
+        """Have fetched what a reader wants, demands first; cancel what nobody wants any more."""
+        active = sum(bool(other.wants) for object_ in self._objects.values() for other in object_.feeds)
+        feed.planner.allow(self.memory.ahead // max(1, active) * feed.block_size)
+        waiting = [demand for demand in feed.demands if not (demand.is_direct or demand.is_done)]
+        feed.wants = feed.planner.wants((demand.start, demand.position, demand.stop) for demand in waiting)
+        self._cancel_unwanted(feed)
+        if self.pool is None or feed.settings.concurrency is None:
+            return
+        for want in feed.wants:
+            if not self._dispatch_want(feed, want):
+                break
+        for run in feed.object.runs:
+            self._grant(run)
+
+    def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
+        """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
+        if self.pool is None or feed.settings.concurrency is None:
+            return
+        concurrency = feed.settings.concurrency
+        left = sum(stop - start for start, stop in saving.missing)
+        for start, stop in self.unsaved(feed, saving):
+            length = stop - start if concurrency == 1 else max(SAVE_LEAST, min(left // (2 * concurrency), RUN_MOST))
+            for position in range(start, stop, length):
+                want = Want(position, min(stop, position + length), is_demand=True, run=length)
+                attempt = feed.attempts.get(position)
+                is_paused = attempt is not None and attempt.not_before > time.monotonic()
+                worker = None if is_paused else self._free_worker(feed, want)
+                if worker is None:
+                    return
+                self._send_run(worker, feed, (want.start, want.stop), 0)
+
+    def unsaved(self, feed: Feed, saving: Saving) -> list[Range]:
+        """Return what of a copy is neither in the file nor under way."""
+        taken = [(run.position, run.stop) for run in feed.runs]
+        taken += [(inline.position, inline.stop) for inline in feed.inlines]
+        return [rest for gap in saving.missing for rest in subtract(gap, taken)]
+
+    def collect(self) -> None:
+        """Take in what workers have said and which leases have ended."""
+        self.memory.take_back_leases()
+        if self.pool is None:
+            return
+        for worker, message in self.pool.collect():
+            self._hear(worker, message)
+
+    def is_coming(self, feed: Feed, offset: int) -> bool:
+        """Whether a byte need not be fetched by the thread that waits for it.
+
+        A worker has a place for it or is being stopped before it; or the reader has as many requests under way as it may,
+        and one of them will end. A run without a place for it does not count: there may never be one.
+        """
+        runs = [run for run in feed.object.runs if run.position <= offset < run.stop]
+        if runs:
+            return any(offset < run.granted or run.is_cancelled for run in runs)
+        return self.is_full(feed) or any(run.is_cancelled for run in feed.runs)
+
+    def is_full(self, feed: Feed) -> bool:
+        """Whether a reader has as many requests under way as it may."""
+        concurrency = feed.settings.concurrency
+        return concurrency is not None and len(feed.runs) + len(feed.inlines) >= concurrency
+
+    def inline(self, feed: Feed, demand: Demand) -> Inline:
+        """Return a new request of the calling thread's own for a demand that no worker sees to."""
+        start = floor(demand.position, feed.piece)
+        want = feed.planner.demand(demand.start, demand.position, demand.stop)
+        stops = [gap[1] for gap in self.missing(feed, start, want.stop) if gap[0] <= start < gap[1]]
+        stop = stops[0] if stops else want.stop  # without a gap a run is to bring it that finds no slot
+        if feed.settings.concurrency is None and want.is_open:
+            stop = feed.size
+        elif feed.settings.concurrency is not None:
+            stop = min(stop, floor(start, feed.block_size) + feed.block_size)
+        inline = Inline(start, stop)
+        feed.inlines.append(inline)
+        return inline
+
+    def target(self, feed: Feed, inline: Inline, demand: Demand) -> Target:
+        """Say where the next bytes of an inline go.
+
+        A process that reads for itself receives long parts straight into the caller's view. Otherwise they go to the slot
+        of their block; what is there already is not written again, and where there is no slot they go to private memory.
+        """
+        size, start = feed.block_size, inline.position
+        is_local = feed.settings.concurrency is None
+        if is_local and start >= size and demand.view is not None and demand.position == start:
+            stop = min(inline.stop, demand.stop, start + RUN_MOST)
+            stop = stop if stop == inline.stop else floor(stop, feed.piece)
+            if stop - start >= DIRECT_LEAST:
+                return Target(demand.view[start - demand.start : stop - demand.start], is_direct=True)
+        block = floor(start, size)
+        stop = min(block + size, inline.stop, max(ceil(demand.stop, feed.piece), start + FETCH_LEAST))
+        slot = self.memory.place(feed, start)
+        if slot is None:
+            if demand.view is None:
+                demand.go_private()
+            return Target(memoryview(bytearray(stop - start)))
+        present = self.memory.table.present[slot]
+        low, high = next(missing_parts(present, start - block, size, feed.piece), (size, size))
+        if low > start - block:
+            self.memory.table.release(slot)
+            return Target(memoryview(bytearray(min(stop, block + low) - start)))
+        place = slot * self.memory.arena.slot_size - block
+        return Target(self.memory.arena.view[place + start : place + min(stop, block + high)], slot)
+
+    def received(self, feed: Feed, inline: Inline, demand: Demand, target: Target, count: int) -> None:
+        """Take in what a thread has received of an inline on behalf of a demand."""
+        start, stop = inline.position, inline.position + count
+        if stop < feed.size:
+            stop = floor(stop, feed.piece)
+        inline.position = stop
+        feed.stats.fetched += count
+        if stop > start:
+            feed.progress = time.monotonic()
+        if target.slot is not None:
+            self.filled(feed, start, stop)
+            self.memory.table.release(target.slot)
+            return
+        first, last = demand.position, min(demand.stop, stop)
+        if demand.view is not None and start <= first < last:
+            if not target.is_direct:
+                demand.view[first - demand.start : last - demand.start] = target.memory[first - start : last - start]
+            demand.position = last
+
+    def filled(self, feed: Feed, start: int, stop: int) -> None:
+        """Note that bytes came, whole pieces of blocks that have a slot, and hand them to who waits for them."""
+        feed.attempts.pop(start, None)
+        self.memory.fill(feed, start, stop)
+        now = time.monotonic()
+        for other in feed.object.feeds:
+            other.progress = now
+            for demand in other.demands:
+                if demand.position < stop:
+                    self.memory.serve(other, demand)
+
+    def failed(self, feed: Feed, position: int, stop: int, failure: Failure) -> None:
+        """Note that `[position, stop)` could not be had: to be tried again later, or an error for those who wait for it."""
+        attempt = feed.attempts.get(position)
+        count = 1 if attempt is None else attempt.count + 1
+        _log.debug("%s, bytes %d-%d, attempt %d: %s", feed.source.name, position, stop - 1, count, failure.message)
+        if failure.is_transient and count <= feed.settings.retries:
+            not_before = time.monotonic() + pause(count + 1, failure.retry_after, random.random())
+            feed.attempts[position] = Attempt(count, not_before)
+            return
+        feed.attempts[position] = Attempt(0, 0.0)  # not fetched ahead again before a caller has had it
+        if feed.saving is not None:
+            feed.saving.error = failure.error(feed.source.name, position, stop, count)
+        for other in feed.object.feeds:
+            for demand in other.demands:
+                if position <= demand.position < stop and not demand.is_done:
+                    demand.error = failure.error(other.source.name, demand.position, demand.stop, count)
+
+    def paused(self, feed: Feed, offset: int) -> float:
+        """Return the seconds until a byte may be asked for again."""
+        attempt = feed.attempts.get(floor(offset, feed.piece)) or feed.attempts.get(offset)
+        return 0.0 if attempt is None else max(0.0, attempt.not_before - time.monotonic())
+
+    def _dispatch_want(self, feed: Feed, want: Want) -> bool:
+        """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
+        is_single = feed.settings.concurrency == 1 and want.is_open
+        reach = want.stop + (want.run if want.is_open and not is_single else 0)
+        for start, gap_stop in self.missing(feed, want.start, min(feed.size, reach)):
+            stop = gap_stop
+            if is_single:
+                stop = min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
+            for position in range(start, min(stop, want.stop), want.run):
+                if not self._start_run(feed, (position, min(stop, position + want.run)), want):
+                    return False
+        return True
+
+    def _start_run(self, feed: Feed, span: Range, want: Want) -> bool:
+        """Have a worker fetch a range; say whether more can be asked for."""
+        attempt = feed.attempts.get(span[0])
+        if attempt is not None and (not want.is_demand or attempt.not_before > time.monotonic()):
+            return True
+        worker = self._free_worker(feed, want)
+        if worker is None:
+            return False
+        is_short = span[1] - span[0] <= feed.block_size
+        if worker.pid is None and want.is_demand and is_short and not want.is_open:
+            return True  # the caller can have it before the worker is up
+        return self._send_run(worker, feed, span, want.stop)
+
+    def _send_run(self, worker: Worker, feed: Feed, span: Range, upto: int) -> bool:
+        """Send a run to a worker, with places up to *upto*, or a file's descriptor; say whether there was a place for it."""
+        assert self.pool is not None
+        start, stop = span
+        self._number += 1
+        run = Run(self._number, feed, worker, start, stop, start, start, start)
+        descriptor = None if feed.saving is None else feed.saving.descriptor
+        segments = self._places(run, upto) if descriptor is None else ()
+        if not segments and descriptor is None:
+            return False
+        worker.run, worker.host = run.number, feed.host
+        self._runs[run.number] = run
+        feed.runs.append(run)
+        feed.object.runs.append(run)
+        feed.stats.requests += 1
+        fetch = Fetch(run.number, feed.source.request(start, stop), segments, to_file=descriptor is not None)
+        self.pool.send(worker, fetch, descriptor)
+        return True
+
+    def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
+        """Return a worker for a run of *feed*; have read-ahead stopped for a demand if there is none."""
+        assert self.pool is not None
+        if self.is_full(feed):
+            if want.is_demand and feed.saving is None and not self._give_up_inline(feed):
+                self._give_up_run(feed.runs)
+            if self.is_full(feed):
+                return None
+        limit = max(other.settings.concurrency or 0 for object_ in self._objects.values() for other in object_.feeds)
+        busy = sum(worker.run is not None for worker in self.pool.workers.values())
+        others = any(object_ is not feed.object and object_.feeds for object_ in self._objects.values())
+        if busy >= limit - (1 if others and not want.is_demand and limit > 1 else 0):
+            if want.is_demand:
+                self._give_up_run(self._runs.values())
+            return None
+        return self.pool.idle(feed.host) or self.pool.start()
+
+    def _give_up_inline(self, feed: Feed) -> bool:
+        """Close a body of this process that nobody waits for; say whether there was one."""
+        for inline in feed.inlines:
+            waiting = (demand.position for demand in feed.demands)
+            if not inline.is_busy and not any(inline.position <= position < inline.stop for position in waiting):
+                feed.inlines.remove(inline)
+                inline.close()
+                return True
+        return False
+
+    def _give_up_run(self, runs: Iterable[Run]) -> None:
+        """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
+        candidates = list(runs)
+        if any(run.is_cancelled for run in candidates):
+            return
+        ahead = [run for run in candidates if not self._is_demanded(run)]
+        if ahead:
+            self._cancel(max(ahead, key=lambda run: run.start))
+
+    def _is_demanded(self, run: Run) -> bool:
+        return run.feed.saving is not None or any(
+            overlap((run.position, run.stop), (demand.position, demand.stop))
+            for feed in run.feed.object.feeds
+            for demand in feed.demands
+        )
+
+    def _grant(self, run: Run) -> None:
+        """Give a run places as far as somebody wants its bytes."""
+        assert self.pool is not None
+        if run.is_cancelled or run.granted >= run.stop:
+            return
+        wanted = [want.stop for feed in run.feed.object.feeds for want in feed.wants if want.start < run.stop]
+        segments = self._places(run, max(wanted, default=0))
+        if segments:
+            self.pool.send(run.worker, Grant(run.number, segments))
+
+    def _places(self, run: Run, upto: int) -> tuple[Segment, ...]:
+        """Find slots for the blocks of a run from where it has some to *upto*, as far as there are any."""
+        size = run.feed.block_size
+        segments: list[Segment] = []
+        while run.granted < min(upto, run.stop):
+            block = run.granted // size
+            stop = min((block + 1) * size, run.stop)
+            slot = self.memory.place(run.feed, run.granted)
+            if slot is None:
+                break
+            run.slots.append((stop, slot))
+            shift = slot * self.memory.arena.slot_size - block * size
+            for low, high in missing_parts(
+                self.memory.table.present[slot], run.granted - block * size, stop - block * size, run.feed.piece
+            ):
+                start, last = block * size + low, min(block * size + high, stop)
+                if start > run.granted:
+                    segments.append(Segment(run.granted, start, None))
+                segments.append(Segment(start, last, start + shift))
+                run.granted = last
+            if run.granted < stop:
+                segments.append(Segment(run.granted, stop, None))
+                run.granted = stop
+        return tuple(segments)
+
+    # What becomes of runs.
+
+    def _hear(self, worker: Worker, message: FromWorker | None) -> None:
+        if message is None or isinstance(message, Bye):
+            run = self._runs.get(worker.run) if worker.run is not None else None
+            if run is not None:
+                text = f"background process {worker.pid or ''} ended in the middle of its work"
+                self._end(run, None if message is not None else Failure(Trouble.WORKER, text))
+            return
+        run = self._runs.get(getattr(message, "run", -1))
+        if run is None:
+            return
+        planner = run.feed.planner
+        if isinstance(message, Started):
+            planner.observe(message.seconds, None)
+            return
+        if isinstance(message, Filled | Ended):
+            done = message.position - run.start
+            if done >= RATE_LEAST and message.seconds > 0:
+                planner.observe(None, done / message.seconds)
+            run.feed.stats.fetched += message.position - run.counted
+            run.counted = message.position
+            self._advance(run, message.position)
+        if isinstance(message, Ended):
+            failure = message.failure
+            if failure is None and run.position == run.start and not run.is_cancelled:
+                failure = Failure(Trouble.CUT, "the server sent nothing")
+            self._end(run, failure)
+
+    def _advance(self, run: Run, position: int) -> None:
+        """Take in that the bytes of a run are there up to a position."""
+        saving = run.feed.saving
+        if saving is None and position < run.feed.size:
+            position = floor(position, run.feed.piece)
+        if position <= run.position:
+            return
+        start, run.position = run.position, position
+        if saving is not None:
+            run.feed.progress = time.monotonic()
+            run.feed.attempts.pop(start, None)
+            saving.saved(start, position)
+            return
+        self.filled(run.feed, start, position)
+        while run.slots and run.slots[0][0] <= position:
+            self.memory.table.release(run.slots.popleft()[1])
+
+    def _end(self, run: Run, failure: Failure | None) -> None:
+        """Take leave of a run; what it did not bring is a gap again."""
+        for _, slot in run.slots:
+            self.memory.table.release(slot)
+        run.slots.clear()
+        run.worker.run = None
+        del self._runs[run.number]
+        run.feed.runs.remove(run)
+        run.feed.object.runs.remove(run)
+        if failure is not None and not run.is_cancelled:
+            self.failed(run.feed, run.position, run.stop, failure)
+        self._forget(run.feed.object)
+
+    def _cancel_unwanted(self, feed: Feed) -> None:
+        """Cancel the runs that lie in nobody's interest any more, and drop such bodies of this process."""
+        for run in feed.object.runs:
+            if not run.is_cancelled and not any(
+                other.planner.is_worth(run.position, run.stop, other.wants) for other in feed.object.feeds
+            ):
+                self._cancel(run)
+        for inline in list(feed.inlines):
+            is_long = inline.stop - inline.position > feed.block_size
+            if is_long and not inline.is_busy and not feed.planner.is_worth(inline.position, inline.stop, feed.wants):
+                feed.inlines.remove(inline)
+                if inline.body is not None:
+                    inline.body.close()
+
+    def _cancel(self, run: Run) -> None:
+        assert self.pool is not None
+        run.is_cancelled = True
+        self.pool.send(run.worker, Cancel(run.number))
+
+    def _forget(self, object_: Object) -> None:
+        """Forget an object without readers and runs; blocks that other readers may ask for stay."""
+        if object_.feeds or object_.runs or object_.key not in self._objects:
+            return
+        del self._objects[object_.key]
+        if not object_.is_shared:
+            self.memory.forget(object_.key)

@@ -1,0 +1,171 @@
+"""What the engine keeps of each open reader, and of what is under way for it: plain records."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from getm.config import Settings
+from getm.engine.planner import Planner, Want
+from getm.engine.pool import Worker
+from getm.ranges import PIECES, Range, subtract
+from getm.sources.base import Body, Source, Version
+
+
+@dataclass
+class Stats:
+    """What one reader has cost so far.
+
+    Attributes:
+        requests: range requests sent.
+        fetched: bytes received.
+        hits: reads that found all their bytes there.
+        misses: reads that did not.
+        unread: bytes received in pieces no byte of which has been read yet.
+        waited: seconds spent waiting for bytes.
+    """
+
+    requests: int = 0
+    fetched: int = 0
+    hits: int = 0
+    misses: int = 0
+    unread: int = 0
+    waited: float = 0.0
+
+
+@dataclass(eq=False)
+class Demand:
+    """A caller that waits for `[start, stop)`: bytes before *position* were handed over.
+
+    Without a *view* it waits until they are all there, and then gets a lease on them; they are within one block.
+    """
+
+    start: int
+    stop: int
+    view: memoryview | None
+    position: int = field(init=False)
+    lease: memoryview | None = None
+    error: BaseException | None = None
+    is_direct: bool = False  # whether its own thread is fetching it, straight into the view
+
+    def __post_init__(self) -> None:
+        self.position = self.start
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.error is not None or self.position >= self.stop
+
+    def go_private(self) -> memoryview:
+        """Wait for the bytes in private memory rather than for a lease; return that memory."""
+        self.view = memoryview(bytearray(self.stop - self.start))
+        self.lease = self.view.toreadonly()
+        return self.view
+
+
+@dataclass(eq=False)
+class Saving:
+    """A copy under way: *missing* are the ranges that are not in the file yet."""
+
+    descriptor: int
+    missing: list[Range]
+    error: BaseException | None = None
+
+    def saved(self, start: int, stop: int) -> None:
+        """Note that a range is in the file."""
+        self.missing = [rest for gap in self.missing for rest in subtract(gap, [(start, stop)])]
+
+
+@dataclass(eq=False)
+class Run:
+    """One range request in a worker: before *position* all is in place, before *granted* it has a place."""
+
+    number: int
+    feed: Feed
+    worker: Worker
+    start: int
+    stop: int
+    position: int
+    granted: int
+    counted: int  # bytes before it are in the statistics
+    is_cancelled: bool = False
+    slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order
+
+
+@dataclass(eq=False)
+class Inline:
+    """One range request in the calling process: sent and read by whoever wants the bytes, outside the engine's lock."""
+
+    position: int
+    stop: int
+    body: Body | None = None  # None until it is sent
+    is_busy: bool = False  # whether a thread is at it
+
+    def close(self) -> None:
+        """Give its connection back, or drop it."""
+        if self.body is not None:
+            self.body.close()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the next bytes of an inline go.
+
+    Attributes:
+        memory: to be filled, as far as the body goes.
+        slot: the slot, held, that it lies in; None if it is elsewhere.
+        is_direct: whether it lies in the view of the demand.
+    """
+
+    memory: memoryview
+    slot: int | None = None
+    is_direct: bool = False
+
+
+@dataclass
+class Attempt:
+    """Failures at one place of an object, since the last byte of progress there."""
+
+    count: int
+    not_before: float
+
+
+@dataclass(eq=False)
+class Object:
+    """One version of one object, and all that the engine does about it."""
+
+    key: Hashable
+    is_large: bool  # more than half the arena: what was passed is reused first
+    is_shared: bool  # whether other readers may find its blocks
+    feeds: list[Feed] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Feed:
+    """One open reader."""
+
+    source: Source
+    settings: Settings
+    version: Version
+    planner: Planner
+    object: Object
+    epoch: int  # of the engine's state in which it is registered
+    host: str
+    saving: Saving | None = None  # a copy instead of a reader: its blocks go to a file and to no slot
+    inlines: list[Inline] = field(default_factory=list)
+    demands: list[Demand] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    wants: list[Want] = field(default_factory=list)
+    attempts: dict[int, Attempt] = field(default_factory=dict)  # by the offset where fetching has to go on
+    progress: float = 0.0  # when the last bytes came
+    stats: Stats = field(default_factory=Stats)
+    size: int = field(init=False)  # bytes in the object
+    block_size: int = field(init=False)
+    piece: int = field(init=False)  # bytes of a piece
+
+    def __post_init__(self) -> None:
+        self.size = self.version.size
+        self.block_size = self.settings.block_size
+        self.piece = self.block_size // PIECES

@@ -1,0 +1,81 @@
+"""Requests that the calling thread sends and reads itself: the first of every object, and whatever no worker does.
+
+Nothing here touches what the engine's lock guards; it is called without that lock.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import closing
+
+from getm.config import RATE_LEAST, Settings
+from getm.engine.feed import Feed, Inline
+from getm.retry import Failure, RequestFailed, pause
+from getm.sources.base import Body, Source
+
+
+def first(source: Source, settings: Settings, start: int, stop: int) -> tuple[Body, float]:
+    """Send the first request of an object until it is answered; return the body, and the seconds to its head.
+
+    Raises:
+        GetmError: the object cannot be had.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        began = time.monotonic()
+        try:
+            return source.open(start, stop), time.monotonic() - began
+        except RequestFailed as failed:
+            failure = failed.failure
+            if not failure.is_transient or attempt > settings.retries:
+                raise failure.error(source.name, start, stop, attempt) from failed
+        time.sleep(pause(attempt + 1, failure.retry_after, random.random()))
+
+
+def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:
+    """Return the bytes `[start, stop)` of an object of which nothing is known, fewer if it ends before.
+
+    Raises:
+        GetmError: they cannot be had.
+    """
+    data = bytearray()
+    attempt = 0
+    while True:
+        body, _ = first(source, settings, start + len(data), stop)
+        count = 0
+        try:
+            with closing(body):
+                stop = min(stop, body.answer.version.size)
+                chunk = memoryview(bytearray(body.answer.stop - body.answer.start))
+                while count < len(chunk):
+                    count += body.readinto(chunk[count:])
+        except RequestFailed as failed:
+            attempt += 1
+            if attempt > settings.retries:
+                raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
+        data += chunk[:count]
+        if start + len(data) >= stop:
+            return bytes(data)
+
+
+def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failure | None]:
+    """Fill *target* from an inline's body, sending it first if need be; return how many bytes came, and why not all."""
+    count = 0
+    try:
+        if inline.body is None:
+            feed.stats.requests += 1
+            began = time.monotonic()
+            inline.body = feed.source.send(feed.source.request(inline.position, inline.stop))
+            inline.stop = inline.body.answer.stop
+            feed.planner.observe(time.monotonic() - began, None)
+        began = time.monotonic()
+        least = min(len(target), inline.stop - inline.position)
+        while count < least:
+            count += inline.body.readinto(target[count:least])
+        if count >= RATE_LEAST:
+            feed.planner.observe(None, count / max(time.monotonic() - began, 1e-6))
+    except RequestFailed as failed:
+        return count, failed.failure
+    return count, None

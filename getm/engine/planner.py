@@ -1,0 +1,211 @@
+"""What to fetch next for one reader: a state machine without I/O, clock or lock.
+
+The planner is told of every read and of what was measured, and says at any time what is wanted: the demands first, then
+what is worth fetching ahead. The engine compares that with what is there and under way, has the difference fetched, and
+cancels what is under way and wanted no more. So nothing has to be undone here when a run fails or a worker dies.
+
+Four patterns are told apart by where a read begins, seen from where the one before it stopped:
+
+    sequential   there, or a short skip behind it: the window ahead grows while the reader has to wait
+    strided      always the same distance behind (or before) it: after three such gaps the next places are fetched too
+    near miss    less than a block away: twice as much is fetched as at the miss before, in the direction of the jump
+    jump         anywhere else: just the pieces that hold what is asked for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from getm.config import FETCH_LEAST, MIB, RUN_LATENCIES, RUN_MOST
+from getm.ranges import PIECES, ceil, floor
+
+SPLIT_LEAST = MIB // 2
+"""A large demand is not cut into smaller parts than this."""
+RAMP = 8
+"""The window is at most this many times what was read in sequence so far, so that little is fetched in vain."""
+EQUAL_GAPS = 3
+RUN_UNMEASURED = 8 * MIB
+SKIP_UNMEASURED = 128 * 1024
+
+
+@dataclass(frozen=True)
+class Want:
+    """Bytes worth having.
+
+    Attributes:
+        start: first byte, at a piece's start.
+        stop: the byte after the last, at a piece's stop or the object's.
+        is_demand: whether a caller waits for them.
+        run: longest run that is to fetch them, in bytes.
+        is_open: whether more is likely to be wanted behind *stop* soon, so that a run may reach beyond it.
+    """
+
+    start: int
+    stop: int
+    is_demand: bool
+    run: int
+    is_open: bool = False
+
+
+class Planner:
+    """The pattern of one reader's reads, and what follows from it.
+
+    Args:
+        size: bytes of the object.
+        block_size: bytes of a block.
+        concurrency: range requests at once; 1 fetches sequential reading by one run to the object's end.
+        forward: whether the reader has promised to read on to the end, as streams do.
+    """
+
+    def __init__(self, size: int, block_size: int, concurrency: int, *, forward: bool = False) -> None:
+        self._size = size
+        self._block = block_size
+        self._piece = block_size // PIECES
+        self._concurrency = concurrency
+        self._forward = forward
+        self._room = 0  # bytes that may be held ahead; the engine's word
+        self._first_byte = 0.0  # seconds, smoothed; 0 before the first measurement
+        self._rate = 0.0  # bytes per second of one connection, smoothed; 0 likewise
+        self._position = 0  # where the last read stopped
+        self._segment = 0  # where the reads that follow one another began
+        self._streak = 0  # bytes read in sequence
+        self._window = 0  # bytes to hold ahead of the position
+        self._gap: int | None = None  # from the stop of the segment before to the start of this one
+        self._gaps_equal = 0
+        self._stride: tuple[int, int] | None = None  # length and distance of the segments to come
+        self._fetch = FETCH_LEAST  # bytes fetched at a jump
+        self._is_backward = False  # whether the last jump went down a little
+
+    def read(self, start: int, stop: int) -> None:
+        """Note that a caller reads `[start, stop)`."""
+        gap = start - self._position
+        if gap == 0 or (0 < gap <= self.skip and self._streak >= FETCH_LEAST):
+            self._streak = stop - self._segment
+        else:
+            self._jump(start, gap)
+        self._position = stop
+
+    def follow(self, position: int) -> None:
+        """Note that the caller has read on to *position* within what was there, without asking the engine."""
+        self._position = position
+        self._streak = max(self._streak, position - self._segment)
+
+    def waited(self) -> None:
+        """Note that the last read found something missing: the window may grow."""
+        if self._forward:
+            self._window = self._target
+        elif self.is_sequential:
+            self._window = max(self._window, min(RAMP * self._streak, self._target))
+
+    def observe(self, first_byte: float | None, rate: float | None) -> None:
+        """Note what a request took: seconds to its first byte, and then bytes per second."""
+        if first_byte is not None:
+            self._first_byte = first_byte if not self._first_byte else (3 * self._first_byte + first_byte) / 4
+        if rate is not None:
+            self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
+
+    def allow(self, room: int) -> None:
+        """Say how many bytes may be held ahead."""
+        self._room = room
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether the reader reads on and on."""
+        return self._forward or self._streak >= 2 * FETCH_LEAST
+
+    @property
+    def skip(self) -> int:
+        """Bytes that come in one first-byte time: a gap up to this is cheaper read through than asked for anew."""
+        if not self._rate:
+            return SKIP_UNMEASURED
+        return int(min(self._first_byte * self._rate, RUN_MOST))
+
+    @property
+    def run(self) -> int:
+        """Longest run for sequential reading, in bytes: whole blocks."""
+        if self._concurrency == 1:
+            return self._size
+        share = self._ahead // self._concurrency
+        return max(self._block, floor(min(share, self._measured_run), self._block))
+
+    def wants(self, demands: Iterable[tuple[int, int, int]]) -> list[Want]:
+        """Return what is worth having, most urgent first.
+
+        Args:
+            demands: what callers wait for, the oldest first: (start, position, stop) as in `demand`.
+        """
+        wants = [self.demand(*demand) for demand in demands]
+        if self.is_sequential:
+            start, stop = self._position, self._position + self._ahead
+            if self._ahead and start < self._size:
+                wants.append(self._want(start, stop, self.run, is_open=stop < self._size))
+        elif self._stride is not None:
+            length, distance = self._stride
+            room = self._room
+            for number in range(self._concurrency + 1):
+                start = self._segment + number * distance
+                room -= length
+                if room < 0 or start + length <= 0 or start >= self._size:
+                    break
+                wants.append(self._want(max(0, start), start + length, RUN_MOST))
+        return wants
+
+    def demand(self, start: int, position: int, stop: int) -> Want:
+        """Return what is fetched for a caller who asked for `[start, stop)` and has got what is before *position*."""
+        near = min(stop, position + max(self._room, self._block))
+        if self.is_sequential:
+            return self._want(position, near, self.run, is_demand=True, is_open=True)
+        first = position
+        if self._stride is None:
+            if self._is_backward:
+                first = max(0, min(position, stop - self._fetch))
+            else:
+                near = max(near, floor(start, self._piece) + self._fetch)
+        share = ceil(-(-(stop - start) // self._concurrency), self._piece)
+        return self._want(first, near, max(share, min(SPLIT_LEAST, self._block)), is_demand=True)
+
+    def is_worth(self, start: int, stop: int, wants: Iterable[Want]) -> bool:
+        """Say whether a run is worth going on with, of which `[start, stop)` is still to come.
+
+        It is if something wanted lies at its beginning, or if its rest is so short that it costs less than a new connection.
+        """
+        reach = max(self.skip, self._block)
+        return stop - start <= self._piece or any(
+            want.start < stop and start < want.stop and want.start - start <= reach for want in wants
+        )
+
+    @property
+    def _measured_run(self) -> int:
+        if not (self._rate and self._first_byte):
+            return RUN_UNMEASURED
+        return int(min(max(RUN_LATENCIES * self._first_byte * self._rate, 2 * self._block), RUN_MOST))
+
+    @property
+    def _target(self) -> int:
+        """The widest window that helps: a run for each connection, and one behind them to be asked for early."""
+        return (self._concurrency + 1) * self._measured_run
+
+    @property
+    def _ahead(self) -> int:
+        return min(self._window, self._room)
+
+    def _jump(self, start: int, gap: int) -> None:
+        length = self._position - self._segment
+        if gap == self._gap:
+            self._gaps_equal += 1
+        else:
+            self._gap, self._gaps_equal = gap, 1
+        distance = length + gap
+        has_stride = self._gaps_equal >= EQUAL_GAPS and length > 0 and distance != 0
+        self._stride = (length, distance) if has_stride else None
+        is_near = abs(start - self._segment) <= self._block or abs(gap) <= self._block
+        self._fetch = min(2 * self._fetch, self._block) if is_near else FETCH_LEAST
+        self._is_backward = is_near and start < self._segment
+        self._segment = start
+        self._streak = 0
+        self._window = 0
+
+    def _want(self, start: int, stop: int, run: int, *, is_demand: bool = False, is_open: bool = False) -> Want:
+        stop = min(self._size, ceil(stop, self._piece))
+        return Want(floor(start, self._piece), stop, is_demand, run, is_open)

@@ -1,0 +1,257 @@
+"""Worker processes as the calling process sees them: start, assign, collect, notice death.
+
+One launcher is started as a plain interpreter with inherited descriptors; it forks the workers. Each worker has a channel
+of its own, a pair of packet sockets whose far end goes to the launcher as a descriptor, so that the end of the channel is
+the end of that worker. Nothing here waits for a worker to come up: what is sent before lies in the socket.
+"""
+
+from __future__ import annotations
+
+import array
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from getm.engine.messages import PACKET_MOST, Bye, FromWorker, Hello, ToWorker, decode_from_worker, encode
+
+_log = logging.getLogger(__name__)
+
+_LAUNCHER = """\
+import socket, sys, types
+channel = socket.socket(fileno=int(sys.argv[1]))
+home, *sys.path[:] = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
+for name, folder in ("getm", home), ("getm.engine", home + "/engine"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from getm.engine.worker import launch
+launch(channel, int(sys.argv[2]), int(sys.argv[3]))
+"""
+"""What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms."""
+CLOSE_SECONDS = 2.0
+
+
+@dataclass(eq=False)
+class Worker:
+    """One worker, from here: its channel, and what it is doing."""
+
+    channel: socket.socket
+    pid: int | None = None  # told by its first message
+    run: int | None = None  # number of the run it was given and has not ended
+    host: str = ""  # scheme and host of its last request: there it has a connection
+
+
+class Pool:
+    """The workers of one engine.
+
+    Not safe against threads: the engine calls it under its lock, but for `wait`, which may run beside everything else.
+
+    Args:
+        arena: descriptor of the shared memory.
+        most: how many workers at most.
+    """
+
+    def __init__(self, arena: int, most: int) -> None:
+        self.most = most
+        self.workers: dict[int, Worker] = {}  # by descriptor of the channel
+        self._arena = arena
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None  # to the launcher
+        self._ready = select.epoll()
+
+    def warm(self) -> bool:
+        """Start the launcher, if it is not there, without waiting for it; say whether there is one.
+
+        A launcher that could not be started is not tried again.
+        """
+        if self._channel is not None:
+            return True
+        if not self.most:
+            return False
+        if not sys.executable:
+            return self._go_without("sys.executable is empty")
+        try:
+            self._launch()
+        except (OSError, ValueError) as error:
+            return self._go_without(str(error))
+        return True
+
+    def idle(self, host: str) -> Worker | None:
+        """Return a worker without work, one that has a connection to *host* if there is one; None if all have work."""
+        found = None
+        for worker in self.workers.values():
+            if worker.run is None:
+                if worker.host == host:
+                    return worker
+                found = worker
+        return found
+
+    def start(self) -> Worker | None:
+        """Start one more worker; None if there are as many as may be, or none can be started."""
+        if len(self.workers) >= self.most or not self.warm():
+            return None
+        try:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return None
+        with far:
+            if not self._hand_over(far):
+                near.close()
+                return None
+        worker = Worker(near)
+        self.workers[near.fileno()] = worker
+        self._ready.register(near.fileno(), select.EPOLLIN)
+        return worker
+
+    def send(self, worker: Worker, message: ToWorker, descriptor: int | None = None) -> bool:
+        """Send a message, with a descriptor if need be; say whether the worker can have got it.
+
+        One that takes nothing any more is lost; `collect` says so.
+        """
+        packet = encode(message)
+        extra = []
+        if descriptor is not None:
+            extra = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        try:
+            worker.channel.sendmsg([packet], extra, socket.MSG_DONTWAIT)
+        except OSError:
+            self._shut(worker)
+            return False
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a worker has something to say, or for so many seconds."""
+        self._ready.poll(seconds)
+
+    def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
+        """Yield what workers have said, without waiting; the last of one is `Bye`, or None if it ended without a word."""
+        for descriptor, _ in self._ready.poll(0):
+            worker = self.workers.get(descriptor)
+            while worker is not None:
+                sender = worker
+                try:
+                    packet = worker.channel.recv(PACKET_MOST, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    packet = b""
+                if not packet:
+                    self.retire(worker)
+                    yield worker, None
+                    break
+                message = decode_from_worker(packet)
+                if isinstance(message, Hello):
+                    worker.pid = message.pid
+                    continue
+                if isinstance(message, Bye):
+                    self.retire(worker)
+                    worker = None
+                yield sender, message
+
+    def retire(self, worker: Worker) -> None:
+        """Close a worker's channel: it ends if it has not."""
+        descriptor = worker.channel.fileno()
+        self._ready.unregister(descriptor)
+        del self.workers[descriptor]
+        worker.channel.close()
+
+    def close(self) -> None:
+        """End all workers and the launcher, and wait until the launcher is gone."""
+        for worker in list(self.workers.values()):
+            self.retire(worker)
+        self._ready.close()
+        self._close_launcher()
+
+    def abandon(self) -> None:
+        """Close this process's copies of all channels, in a forked child: the processes are its parent's."""
+        for worker in self.workers.values():
+            worker.channel.close()
+        self.workers.clear()
+        self._ready.close()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._launcher is not None:
+            self._launcher.returncode = 0  # not this process's child: nothing to wait for, nothing to warn of
+            self._launcher = None
+
+    def _go_without(self, reason: str) -> bool:
+        """Say once that there are no workers, and have none."""
+        _log.warning("no background processes (%s): reading goes on in this one", reason)
+        self.most = 0
+        return False
+
+    def _launch(self) -> None:
+        self._close_launcher()
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = _own_pidfd()
+        inherited = [far.fileno(), self._arena] + ([parent] if parent >= 0 else [])
+        try:
+            self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
+                [sys.executable, "-P", "-c", _LAUNCHER, str(far.fileno()), str(self._arena), str(parent)],
+                pass_fds=inherited,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            near.send("\0".join(_search_path()).encode("utf-8", "surrogateescape"))
+        except BaseException:
+            near.close()
+            raise
+        finally:
+            far.close()
+            if parent >= 0:
+                os.close(parent)
+        self._channel = near
+
+    def _hand_over(self, far: socket.socket) -> bool:
+        """Give the launcher a new worker's end of its channel; start another launcher if this one has ended."""
+        for _ in range(2):
+            if self._channel is None and not self.warm():
+                return False
+            try:
+                assert self._channel is not None
+                socket.send_fds(self._channel, [b"+"], [far.fileno()], socket.MSG_DONTWAIT)
+            except OSError:
+                self._close_launcher()
+            else:
+                return True
+        return False
+
+    def _close_launcher(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._launcher is not None:
+            try:
+                self._launcher.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._launcher.kill()
+                self._launcher.wait()
+            self._launcher = None
+
+    def _shut(self, worker: Worker) -> None:
+        """Make a worker's channel end, so that `collect` finds it lost and the worker finds itself alone."""
+        try:
+            worker.channel.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+
+def _own_pidfd() -> int:
+    """Return a descriptor that becomes readable when this process has ended; -1 if the system has none."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return -1
+
+
+def _search_path() -> list[str]:
+    """Return the folder of getm, and where else to look for modules: where this process does, but for the current folder."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [home, *(os.path.abspath(path) for path in sys.path if path)]

@@ -1,0 +1,319 @@
+"""The background processes: a launcher that imports once and forks, and workers that turn runs into filled slots.
+
+The calling process starts the launcher as a plain interpreter, which never sees the caller's `__main__`, threads or
+locks. A worker does one request at a time. Its main thread sends, reads and reports; a second thread listens to the
+calling process, so that grants, cancels and the end of that process are noticed in the middle of a body, and also while a
+connection or an answer is waited for. A worker decides nothing: it does not retry, wait for better times, or keep
+credentials.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from typing import NoReturn
+
+from getm import sources
+from getm.config import ANNOUNCE_EVERY, ANNOUNCE_FIRST, ANNOUNCE_SECONDS, IDLE_SECONDS, STALL_LEAST
+from getm.engine.arena import map_arena
+from getm.engine.messages import (
+    PACKET_MOST,
+    Bye,
+    Cancel,
+    Ended,
+    Fetch,
+    Filled,
+    FromWorker,
+    Grant,
+    Hello,
+    Segment,
+    Started,
+    decode_to_worker,
+    encode,
+)
+from getm.retry import Failure, RequestFailed, Trouble
+from getm.sources.base import Body
+
+THROWN_AWAY = 64 * 1024
+FILE_BUFFER = 1 << 20
+END_SECONDS = 0.5
+
+
+def launch(channel: socket.socket, arena: int, parent: int) -> NoReturn:
+    """Fork a worker for every descriptor that comes by the channel, until it closes; never returns.
+
+    Args:
+        channel: to the calling process; each packet brings one descriptor, a new worker's end of its own channel.
+        arena: descriptor of the shared memory.
+        parent: descriptor that becomes readable when the calling process has ended; -1 if the system has none.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memory = map_arena(arena)
+    gc.collect()
+    gc.freeze()
+    wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    waiting = select.poll()
+    for descriptor in (channel.fileno(), wake, parent):
+        if descriptor >= 0:
+            waiting.register(descriptor, select.POLLIN)
+    workers: set[int] = set()
+    while True:
+        ready = {descriptor for descriptor, _ in waiting.poll(IDLE_SECONDS * 1000)}
+        if parent in ready or not (ready or workers):
+            _end(workers)
+        if wake in ready:
+            os.read(wake, 4096)
+            _reap(workers)
+        if channel.fileno() in ready:
+            packet, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+            if not packet:
+                _end(workers)
+            process = os.fork()
+            if process == 0:
+                channel.close()
+                os.close(wake)
+                os.close(woken)
+                _work(socket.socket(fileno=descriptors[0]), memory, parent)
+            workers.add(process)
+            os.close(descriptors[0])
+
+
+def _end(workers: set[int]) -> NoReturn:
+    """End the launcher, after its workers, whose channels have closed with its own, so that their times are counted."""
+    stop = time.monotonic() + END_SECONDS
+    while workers and time.monotonic() < stop:
+        _reap(workers)
+        time.sleep(0.001)
+    os._exit(0)
+
+
+def _reap(workers: set[int]) -> None:
+    """Take the exit statuses of workers that have ended."""
+    for process in list(workers):
+        if os.waitpid(process, os.WNOHANG)[0]:
+            workers.discard(process)
+
+
+def _work(channel: socket.socket, memory: memoryview, parent: int) -> None:
+    """Be a worker, in a newly forked process; never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _Worker(channel, memory, parent).work()
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0
+    finally:
+        os._exit(status)
+
+
+class _Worker:
+    """One worker: what it was told, and what it does about it."""
+
+    def __init__(self, channel: socket.socket, memory: memoryview, parent: int) -> None:
+        self._channel = channel
+        self._memory = memory
+        self._parent = parent
+        self._transport = sources.open_transport()
+        self._told = threading.Condition()  # guards all below; notified by the listening thread
+        self._fetches: deque[tuple[Fetch, int]] = deque()  # what to do, and the descriptor that came with it or -1
+        self._segments: deque[Segment] = deque()  # its places that are not filled yet
+        self._is_cancelled = False
+        self._body: Body | None = None
+
+    def work(self) -> None:
+        """Do what is told until there is nothing to do for long."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._send(Hello(os.getpid()))
+        while True:
+            with self._told:
+                if not self._fetches and not self._told.wait_for(lambda: bool(self._fetches), IDLE_SECONDS):
+                    self._send(Bye())
+                    return
+                fetch, descriptor = self._fetches[0]
+            try:
+                ended = self._fetch(fetch, descriptor)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+            with self._told:
+                self._fetches.popleft()
+                self._segments.clear()
+                self._is_cancelled = False
+            self._send(ended)
+
+    def _listen(self) -> None:
+        """Hear the calling process out, and end when it does."""
+        waiting = select.poll()
+        waiting.register(self._channel.fileno(), select.POLLIN)
+        if self._parent >= 0:
+            waiting.register(self._parent, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in waiting.poll()}
+            if self._parent in ready:
+                os._exit(0)
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._channel, PACKET_MOST, 1)
+            except OSError:
+                os._exit(0)
+            if not packet:
+                os._exit(0)
+            with self._told:
+                self._hear(decode_to_worker(packet), descriptors[0] if descriptors else -1)
+                self._told.notify()
+
+    def _hear(self, message: Fetch | Grant | Cancel, descriptor: int) -> None:
+        if isinstance(message, Fetch):
+            self._fetches.append((message, descriptor))
+            self._segments.extend(message.segments)
+        elif not self._fetches or message.run != self._fetches[0][0].run:
+            return  # about a run that has ended
+        elif isinstance(message, Grant):
+            self._segments.extend(message.segments)
+        else:
+            self._is_cancelled = True
+            if self._body is not None:
+                self._body.abort()
+
+    def _send(self, message: FromWorker) -> None:
+        self._channel.send(encode(message))
+
+    def _fetch(self, fetch: Fetch, descriptor: int) -> Ended:
+        """Carry out one run and return how it ended."""
+        progress = _Progress(fetch.request.start, fetch.request.stall)
+        failure = None
+        try:
+            if not self._is_cancelled:
+                began = time.monotonic()
+                body = self._transport.send(fetch.request)
+                with self._told:
+                    self._body = body
+                try:
+                    self._send(Started(fetch.run, body.answer.stop, time.monotonic() - began))
+                    progress.resume()
+                    if fetch.to_file:
+                        self._fill_file(fetch.run, body, descriptor, progress)
+                    else:
+                        self._fill_slots(fetch.run, body, progress)
+                finally:
+                    with self._told:
+                        self._body = None
+                    body.close()
+        except RequestFailed as failed:
+            failure = None if self._is_cancelled else failed.failure
+        except OSError as error:
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise
+            failure = Failure(Trouble.WRITE, os.strerror(error.errno or 0), errno=error.errno)
+        return Ended(fetch.run, progress.position, progress.seconds(), failure)
+
+    def _fill_slots(self, run: int, body: Body, progress: _Progress) -> None:
+        """Read a body into the slots granted for it, to its end or until cancelled."""
+        stop = body.answer.stop
+        waste = memoryview(bytearray(THROWN_AWAY))
+        while progress.position < stop:
+            segment = self._next_segment(run, progress)
+            if segment is None:
+                return
+            if segment.start != progress.position:
+                raise RuntimeError(f"granted a place for byte {segment.start} at byte {progress.position}")
+            last = min(segment.stop, stop)
+            if segment.address is None:
+                place = waste
+            else:
+                place = self._memory[segment.address : segment.address + last - segment.start]
+            filled = 0
+            while progress.position < last and not self._is_cancelled:
+                part = place[filled:] if segment.address is not None else place[: last - progress.position]
+                count = body.readinto(part)
+                filled += count
+                if progress.add(count) and progress.position < stop:
+                    self._send(Filled(run, progress.position, progress.seconds()))
+            if self._is_cancelled:
+                return
+
+    def _next_segment(self, run: int, progress: _Progress) -> Segment | None:
+        """Return the next place to fill, waiting until there is one; None if cancelled meanwhile."""
+        if not self._segments and not self._is_cancelled:
+            progress.halt()
+            self._send(Filled(run, progress.position, progress.seconds()))
+            with self._told:
+                self._told.wait_for(lambda: bool(self._segments) or self._is_cancelled)
+            progress.resume()
+        return None if self._is_cancelled else self._segments.popleft()
+
+    def _fill_file(self, run: int, body: Body, descriptor: int, progress: _Progress) -> None:
+        """Read a body into a file, at its own offsets, to its end or until cancelled."""
+        stop = body.answer.stop
+        buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position)))
+        while progress.position < stop:
+            filled = 0
+            while filled < len(buffer) and progress.position + filled < stop and not self._is_cancelled:
+                filled += body.readinto(buffer[filled:])
+            written = 0
+            while written < filled:
+                written += os.pwrite(descriptor, buffer[written:filled], progress.position + written)
+            if progress.add(filled) and progress.position < stop:
+                self._send(Filled(run, progress.position, progress.seconds()))
+            if self._is_cancelled:
+                return
+
+
+class _Progress:
+    """How far a run is, when that is worth a word, and whether it has stalled.
+
+    Args:
+        position: where the run starts.
+        stall: seconds in which at least `STALL_LEAST` bytes must come.
+    """
+
+    def __init__(self, position: int, stall: float) -> None:
+        self.position = position
+        self._stall = stall
+        self._due = position + ANNOUNCE_FIRST
+        self._told = 0.0  # when the last word went out
+        self._since = 0.0  # when the clock was last set going; 0 while it stands
+        self._spent = 0.0  # seconds on the clock before that
+        self._mark = position  # position at the beginning of the time in which a stall is looked for
+        self._marked = 0.0  # that beginning
+
+    def seconds(self) -> float:
+        """Return the time spent on the body, without the waits for grants."""
+        return self._spent + (time.monotonic() - self._since if self._since else 0.0)
+
+    def halt(self) -> None:
+        """Stop the clock."""
+        self._spent, self._since = self.seconds(), 0.0
+
+    def resume(self) -> None:
+        """Set the clock going."""
+        self._since = self._told = self._marked = time.monotonic()
+        self._mark = self.position
+
+    def add(self, count: int) -> bool:
+        """Note that *count* more bytes are in place; say whether that is to be announced.
+
+        Raises:
+            RequestFailed: too few bytes came for too long.
+        """
+        self.position += count
+        now = time.monotonic()
+        if now - self._marked >= self._stall:
+            if self.position - self._mark < STALL_LEAST:
+                text = f"{self.position - self._mark} bytes in {now - self._marked:.0f} s are a stall"
+                raise RequestFailed(Failure(Trouble.TIMEOUT, text))
+            self._mark, self._marked = self.position, now
+        if self.position < self._due and now - self._told < ANNOUNCE_SECONDS:
+            return False
+        self._due = self.position - self.position % ANNOUNCE_EVERY + ANNOUNCE_EVERY
+        self._told = now
+        return True

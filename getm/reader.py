@@ -1,0 +1,455 @@
+"""Read one object as a seekable file."""
+
+from __future__ import annotations
+
+import io
+import operator
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, Unpack, overload
+
+from getm import uri
+from getm.config import Options, Settings
+from getm.engine import Engine, Feed, Stats, Window, default, first, first_bytes
+from getm.errors import UsageError
+from getm.sources import open_source
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+SMALL = 64 * 1024
+"""Reads up to this length are served from a window where there is one, which costs a tenth of asking the engine."""
+
+
+class Reader(io.RawIOBase):
+    """One object as a seekable, read-only, binary file.
+
+    Every read is full but at the end of the object, or raises. Any thread may read; a thread's seek holds for its own next
+    read, whatever others do in between, and a read without one goes on from the position that all threads share.
+
+    Made by `getm.open`.
+
+    Args:
+        engine: that fetches its bytes.
+        feed: its record there.
+        settings: how it is read.
+    """
+
+    def __init__(self, engine: Engine, feed: Feed, settings: Settings) -> None:
+        self._engine = engine
+        self._feed = feed
+        self._settings = settings
+        self._size = feed.size
+        self._position = 0  # shared by all threads
+        self._claims: dict[int, int] = {}  # position by thread that has sought and not read yet
+        self._window: Window | None = None  # bytes that are there, from the last small read
+        self._window_read: tuple[int, int] | None = None  # what was read of it, and the engine does not know yet
+
+    def __repr__(self) -> str:
+        """Show what is read, how far, and what it has cost."""
+        state = "closed" if self.closed else f"at {self._position}"
+        stats = self._feed.stats
+        return (
+            f"<getm.Reader {self.url!r} {state} of {self._size}, {stats.requests} requests, {stats.fetched} bytes fetched>"
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes in the object."""
+        return self._size
+
+    @property
+    def etag(self) -> str | None:
+        """The object's ETag as the server sent it, or None."""
+        return self._feed.version.etag
+
+    @property
+    def url(self) -> str:
+        """The URL, without user info, query and fragment."""
+        return self._feed.source.name
+
+    @property
+    def name(self) -> str:
+        """The last segment of the URL's path."""
+        return uri.name(self._feed.source.name)
+
+    @property
+    def mode(self) -> str:
+        """Always "rb"."""
+        return "rb"
+
+    @property
+    def stats(self) -> Stats:
+        """What this reader has cost so far."""
+        return self._feed.stats
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        self._check_open()
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it can be sought in."""
+        self._check_open()
+        return True
+
+    def writable(self) -> bool:
+        """Say that it cannot be written."""
+        self._check_open()
+        return False
+
+    def tell(self) -> int:
+        """Return the position of this thread's next read."""
+        self._check_open()
+        return self._claims.get(threading.get_ident(), self._position)
+
+    def seek(self, offset: SupportsIndex, whence: int = io.SEEK_SET) -> int:
+        """Set the position of this thread's next read, and the shared one; past the end is allowed.
+
+        Raises:
+            ValueError: it would be negative, or *whence* is unknown; nothing has moved.
+        """
+        self._check_open()
+        position = operator.index(offset)
+        if whence == io.SEEK_CUR:
+            position += self.tell()
+        elif whence == io.SEEK_END:
+            position += self._size
+        elif whence != io.SEEK_SET:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence!r}")
+        if position < 0:
+            raise ValueError(f"negative seek position {position}")
+        self._claims[threading.get_ident()] = self._position = position
+        return position
+
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """Read *size* bytes, fewer only at the end; all that are left for -1 or None.
+
+        Raises:
+            GetmError: they cannot be had; the position has not moved.
+        """
+        self._check_open()
+        length = -1 if size is None else operator.index(size)
+        start = self._begin()
+        left = max(0, self._size - start)
+        length = left if length < 0 else min(length, left)
+        try:
+            data = self._bytes(start, length)
+        except BaseException:
+            self._claims[threading.get_ident()] = start
+            raise
+        self._position = start + length
+        return data
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        return self.read(-1)
+
+    def read1(self, size: SupportsIndex = -1, /) -> bytes:
+        """Read *size* bytes, fewer only at the end; for -1 as many as a block has."""
+        length = operator.index(size)
+        return self.read(length if length >= 0 else self._settings.block_size)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill *buffer*, any writable contiguous one, less only at the end; return how many bytes were read.
+
+        Raises:
+            GetmError: they cannot be had; the position has not moved, and what the buffer holds is undefined.
+        """
+        self._check_open()
+        view = memoryview(buffer)
+        if view.readonly:
+            raise TypeError("readinto() wants a writable buffer")
+        if view.nbytes == 0:
+            return 0
+        if not view.c_contiguous:
+            raise BufferError("readinto() wants a C-contiguous buffer")
+        if view.format != "B" or view.ndim != 1:
+            view = view.cast("B")
+        start = self._begin()
+        length = min(len(view), max(0, self._size - start))
+        try:
+            self._fill(start, view[:length])
+        except BaseException:
+            self._claims[threading.get_ident()] = start
+            raise
+        self._position = start + length
+        return length
+
+    def readinto1(self, buffer: WriteableBuffer, /) -> int:
+        """Fill *buffer* as `readinto` does."""
+        return self.readinto(buffer)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """Return bytes from the position on without moving it: at least one, but at the end; more if they are at hand."""
+        start = self.tell()
+        return self._at_hand(start, max(size, SMALL))
+
+    def readline(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """Read up to and with the next newline, at most *size* bytes if that is not negative."""
+        self._check_open()
+        most = -1 if size is None else operator.index(size)
+        start = position = self._begin()
+        parts = []
+        while position < self._size and (most < 0 or position - start < most):
+            part = self._at_hand(position, most - (position - start) if most >= 0 else self._size, until=b"\n")
+            parts.append(part)
+            position += len(part)
+            if part.endswith(b"\n"):
+                break
+        self._position = position
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the lines."""
+        self._check_open()
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next line."""
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def read_at(self, offset: SupportsIndex, length: SupportsIndex) -> bytes:
+        """Read *length* bytes from *offset* on, fewer only at the end, without a position; from any thread.
+
+        Raises:
+            ValueError: the offset or the length is negative.
+            GetmError: the bytes cannot be had.
+        """
+        self._check_open()
+        start, count = operator.index(offset), operator.index(length)
+        if start < 0 or count < 0:
+            raise ValueError(f"offset and length must not be negative: {start}, {count}")
+        return self._bytes(start, min(count, max(0, self._size - start)))
+
+    def write(self, _data: object, /) -> NoReturn:
+        """Refuse with `io.UnsupportedOperation`."""
+        raise io.UnsupportedOperation("write")
+
+    def close(self) -> None:
+        """Give up what is under way for this reader; views that were handed out stay right. Twice is harmless."""
+        if not self.closed:
+            super().close()
+            self._window = None
+            self._engine.detach(self._feed)
+
+    def __del__(self) -> None:
+        """Close, and warn as files do, if it was left open."""
+        if getattr(self, "_feed", None) is not None and not self.closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+    def _begin(self) -> int:
+        """Return where this thread's read begins; a read without a seek of its own voids all claims."""
+        if not self._claims:
+            return self._position
+        start = self._claims.pop(threading.get_ident(), None)
+        if start is None:
+            self._claims.clear()
+            return self._position
+        return start
+
+    def _bytes(self, start: int, length: int) -> bytes:
+        """Return bytes that the object has."""
+        stop = start + length
+        window = self._window
+        if window is not None and window.start <= start and stop <= window.stop:
+            data = window.memory[start + window.shift : stop + window.shift]
+            if window.is_current:
+                self._window_read = (self._window_read[0] if self._window_read else start, stop)
+                return data
+        if length == 0:
+            return b""
+        # A BytesIO gives its memory away as bytes without a copy, if it was made to measure.
+        buffer = io.BytesIO()
+        buffer.seek(length - 1)
+        buffer.write(b"\0")
+        with buffer.getbuffer() as view:
+            self._ask(start, view)
+        if length <= SMALL:
+            self._window = self._engine.window(self._feed, start)
+        return buffer.getvalue()
+
+    def _fill(self, start: int, view: memoryview) -> None:
+        """Copy bytes that the object has to *view*."""
+        if len(view) > SMALL:
+            self._ask(start, view)
+        else:
+            view[:] = self._bytes(start, len(view))
+
+    def _ask(self, start: int, view: memoryview) -> None:
+        """Have the engine fill *view*, after telling it what was read without it."""
+        read, self._window, self._window_read = self._window_read, None, None
+        if read is not None:
+            self._engine.follow(self._feed, *read)
+        self._engine.readinto(self._feed, start, view)
+
+    def _at_hand(self, start: int, most: int, until: bytes | None = None) -> bytes:
+        """Return at least one byte from *start* on, but at the end; more if they are there; not beyond an *until*."""
+        length = min(most, self._size - start)
+        if length <= 0:
+            return b""
+        window = self._window
+        if window is None or not window.start <= start < window.stop:
+            self._bytes(start, 1)
+            window = self._window
+        if window is not None:
+            first, last = start + window.shift, min(window.stop, start + length) + window.shift
+            if until is not None:
+                last = window.memory.find(until, first, last) + 1 or last
+            data = window.memory[first:last]
+            if window.is_current:
+                self._window_read = (self._window_read[0] if self._window_read else start, start + len(data))
+                return data
+        data = self._bytes(start, min(length, SMALL))
+        return data if until is None else data[: data.find(until) + 1] or data
+
+
+@overload
+def open(  # type: ignore[overload-overlap]  # 0 is an int, too
+    url: str,
+    mode: Literal["rb"] = "rb",
+    *,
+    buffering: Literal[0] = 0,
+    engine: Engine | None = None,
+    **options: Unpack[Options],
+) -> Reader: ...
+@overload
+def open(
+    url: str, mode: Literal["rb"] = "rb", *, buffering: int, engine: Engine | None = None, **options: Unpack[Options]
+) -> io.BufferedReader[Reader]: ...
+@overload
+def open(
+    url: str,
+    mode: Literal["r", "rt"],
+    *,
+    buffering: int = 0,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    engine: Engine | None = None,
+    **options: Unpack[Options],
+) -> io.TextIOWrapper: ...
+def open(  # noqa: PLR0913  # what the builtin has, and an engine
+    url: str,
+    mode: str = "rb",
+    *,
+    buffering: int = 0,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    engine: Engine | None = None,
+    **options: Unpack[Options],
+) -> Reader | io.BufferedReader[Reader] | io.TextIOWrapper:
+    """Open the object behind a URL as a seekable, read-only file.
+
+    One request is sent, for the first block. Background processes start when reading goes beyond it.
+
+    Args:
+        url: http or https.
+        mode: "rb", or "r" or "rt" for text.
+        buffering: 0 for the raw reader, which is good for everything but a great many tiny reads; a size above 1, or -1
+            for the usual one, for an `io.BufferedReader` over it. Text is always buffered.
+        encoding: of text, as in the builtin `open`.
+        errors: likewise.
+        newline: likewise.
+        engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
+        **options: how the object is read, see `getm.config.Settings`.
+
+    Returns:
+        A `Reader`, an `io.BufferedReader` or an `io.TextIOWrapper`.
+
+    Raises:
+        GetmError: the object cannot be had.
+        UsageError: a URL, mode or option cannot be used.
+        TypeError: an option is unknown.
+    """
+    if mode not in ("rb", "r", "rt"):
+        raise UsageError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: an object is only read")
+    is_text = mode != "rb"
+    if not is_text and (encoding, errors, newline) != (None, None, None):
+        raise UsageError("encoding, errors and newline are for text: give mode 'r'")
+    settings = Settings(**options)
+    engine = engine or default(settings.concurrency)
+    reader = Reader(engine, engine.attach(open_source(url, settings), settings), settings)
+    if not is_text and buffering == 0:
+        return reader
+    try:
+        buffered = io.BufferedReader(reader, buffering if buffering > 1 else SMALL)
+        return io.TextIOWrapper(buffered, encoding, errors, newline) if is_text else buffered
+    except BaseException:
+        reader.close()
+        raise
+
+
+def read(
+    url: str, start: int = 0, stop: int | None = None, *, engine: Engine | None = None, **options: Unpack[Options]
+) -> bytes:
+    """Return the bytes `[start, stop)` of the object behind a URL, as a slice does: fewer if it ends before.
+
+    A range of up to a block costs one request.
+
+    Args:
+        url: http or https.
+        start: first byte; not negative.
+        stop: the byte after the last; None for the end.
+        engine: as in `open`.
+        **options: as in `open`.
+
+    Raises:
+        GetmError: the bytes cannot be had.
+        UsageError: a URL, range or option cannot be used.
+    """
+    if start < 0 or (stop is not None and stop < 0):
+        raise UsageError(f"start and stop must not be negative: {start}, {stop}")
+    if stop is not None and stop <= start:
+        return b""
+    settings = Settings(**options)
+    if stop is not None and start > 0 and stop - start <= settings.block_size:
+        return first_bytes(open_source(url, settings), settings, start, stop)
+    with open(url, engine=engine, **options) as reader:
+        return reader.read_at(start, (reader.size if stop is None else stop) - start) if start < reader.size else b""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a server says of an object.
+
+    Attributes:
+        url: where it is in the end, without user info, query and fragment.
+        name: a file name for it: the server's, else the last segment of the URL's path; "" if there is none.
+        size: in bytes.
+        etag: as sent, or None.
+        last_modified: as sent, or None.
+    """
+
+    url: str
+    name: str
+    size: int
+    etag: str | None
+    last_modified: str | None
+
+
+def info(url: str, **options: Unpack[Options]) -> Info:
+    """Return what the server says of the object behind a URL, for one request of one byte.
+
+    Raises:
+        GetmError: the object cannot be had.
+        UsageError: a URL or option cannot be used.
+    """
+    settings = Settings(**options)
+    source = open_source(url, settings)
+    with closing(first(source, settings, 0, 1)[0]) as body:
+        answer = body.answer
+    name = uri.disposition_name(answer.headers.get("content-disposition", "")) or uri.name(answer.url)
+    return Info(source.name, name, answer.version.size, answer.version.etag, answer.version.last_modified)

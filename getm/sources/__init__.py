@@ -1,0 +1,23 @@
+"""Where an object's bytes come from: today HTTP and HTTPS."""
+
+from __future__ import annotations
+
+from getm.config import Settings
+from getm.sources.base import Answer, Body, Request, Source, Transport, Version
+from getm.sources.http import HttpSource, HttpTransport
+
+__all__ = ["Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
+
+
+def open_source(url: str, settings: Settings) -> Source:
+    """Return the source for *url*; nothing is sent yet.
+
+    Raises:
+        UsageError: the URL or an option cannot be used.
+    """
+    return HttpSource(url, settings)
+
+
+def open_transport() -> Transport:
+    """Return a transport of this process's own."""
+    return HttpTransport()

@@ -1,0 +1,432 @@
+"""HTTP and HTTPS: prepare range requests, send them, check every answer, and read bodies straight into memory.
+
+`HttpSource` knows one URL and lives in the calling process; it prepares requests. `HttpTransport` sends prepared requests
+and lives in every process. The head of an answer is read by `requests`; the body by `readinto1` on the file below the
+`http.client` response, which is a single `recv_into` into the given memory, and is counted here, because `http.client`
+ends silently on a connection that is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import requests.adapters
+import requests.utils
+
+from getm import uri
+from getm.config import Settings
+from getm.errors import UsageError
+from getm.ranges import ContentRange, parse_content_range, range_header
+from getm.retry import Failure, RequestFailed, Trouble, parse_retry_after
+from getm.sources.base import Answer, Body, Request, Transport, Version
+
+REDIRECTS_MOST = 10
+POOL = 32
+
+_SECRET_WORDS = ("auth", "cookie", "token", "key", "secret", "signature", "credential")
+_FINGERPRINT_KEY = secrets.token_bytes(32)
+
+
+class HttpSource:
+    """One object behind an HTTP URL, as the calling process knows it.
+
+    Args:
+        url: http or https.
+        settings: headers, credentials, certificates, proxies and times.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        session = settings.session
+        if session is not None and not isinstance(session, requests.Session):
+            raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
+        auth = settings.auth
+        if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
+            raise UsageError("auth must be (user, password) or a requests auth object")
+        self._url = uri.check(url)
+        self._name = uri.redact(url)
+        self._settings = settings
+        self._session: requests.Session | None = session
+        self._auth = auth
+        self._headers = dict(settings.headers)
+        self._version: Version | None = None
+        self._verify, self._cert, self._proxies = self._environment()
+
+    @property
+    def name(self) -> str:
+        """The URL for texts, without secrets."""
+        return self._name
+
+    def open(self, start: int, stop: int) -> Body:
+        """Send the first request, for `[start, stop)`, follow redirects, and keep the final URL and the version.
+
+        Raises:
+            RequestFailed: no answer, or none that can be used.
+        """
+        for _ in range(REDIRECTS_MOST + 1):
+            request = self.request(start, stop)
+            try:
+                body = self.send(request)
+            except _Redirected as redirect:
+                self._follow(redirect.location)
+                continue
+            self._version = body.answer.version
+            return body
+        raise RequestFailed(Failure(Trouble.PROTOCOL, f"more than {REDIRECTS_MOST} redirects"))
+
+    def request(self, start: int, stop: int) -> Request:
+        """Return a request for `[start, stop)`, with the URL, the headers and the credentials of this moment."""
+        headers = {
+            "User-Agent": _USER_AGENT,
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            **self._headers,
+            "Range": range_header(start, stop),
+        }
+        if self._session is not None:
+            session_headers = {name: value for name, value in self._session.headers.items() if name not in _DEFAULTS}
+            plain = requests.Request("GET", self._url, headers={**session_headers, **headers}, auth=self._auth)
+            prepared = self._session.prepare_request(plain)
+        else:
+            prepared = requests.Request("GET", self._url, headers=headers, auth=self._auth).prepare()
+        return Request(
+            url=prepared.url or self._url,
+            headers=dict(prepared.headers),
+            start=start,
+            stop=stop,
+            version=self._version,
+            connect=self._settings.connect,
+            stall=self._settings.stall,
+            verify=self._verify,
+            cert=self._cert,
+            proxies=self._proxies,
+        )
+
+    def send(self, request: Request) -> Body:
+        """Send a request from this process, over its shared connections."""
+        return _process_transport().send(request)
+
+    def key(self) -> object | None:
+        """Return what readers must have in common to share blocks; None if they must not.
+
+        That is the final URL, a strong ETag, the size, and a keyed digest of all that the server may look at to decide who
+        asks. A session or an auth object may decide anything, so they share nothing.
+        """
+        version = self._version
+        if version is None or not version.is_strong or self._session is not None or callable(self._auth):
+            return None
+        who = repr((sorted(self._headers.items()), self._auth, self._verify, self._cert, sorted(self._proxies.items())))
+        fingerprint = hashlib.blake2b(who.encode(), key=_FINGERPRINT_KEY, digest_size=16).digest()
+        return (self._url, version.etag, version.size, self._settings.block_size, fingerprint)
+
+    def _environment(self) -> tuple[bool | str, str | tuple[str, str] | None, dict[str, str]]:
+        """Read certificates and proxies, once: what was given, else what the environment says."""
+        settings = self._settings
+        proxies = dict(settings.proxies or {})
+        if self._session is not None:
+            found = self._session.merge_environment_settings(self._url, proxies, True, settings.verify, settings.cert)
+            found_verify = found["verify"]
+            return True if found_verify is None else found_verify, found["cert"], dict(found["proxies"])
+        verify: bool | str = True if settings.verify is None else settings.verify
+        if verify is True:
+            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        if settings.proxies is None:
+            proxies = {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(self._url).items() if proxy}
+        return verify, settings.cert, proxies
+
+    def _follow(self, location: str) -> None:
+        """Go on at *location*; another origin is told no secrets."""
+        target = urljoin(self._url, location)
+        try:
+            uri.check(target)
+        except UsageError as error:
+            raise RequestFailed(Failure(Trouble.PROTOCOL, f"redirected to something unusable: {error}")) from None
+        if _origin(target) != _origin(self._url):
+            self._auth = None
+            self._session = None
+            self._headers = {name: value for name, value in self._headers.items() if not _is_secret(name)}
+        self._url = target
+        self._name = uri.redact(target)
+
+
+class HttpTransport:
+    """Sends requests over kept-alive connections; one a process."""
+
+    def __init__(self) -> None:
+        self._adapter = requests.adapters.HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
+
+    def send(self, request: Request) -> Body:
+        """Send one request and check its answer.
+
+        A kept-alive connection that turns out to be closed is replaced at once; nothing else is tried again here.
+
+        Raises:
+            RequestFailed: no answer, or none that can be used.
+        """
+        try:
+            response = self._send(request)
+        except requests.exceptions.ConnectionError as error:
+            if not _is_stale(error):
+                raise RequestFailed(_connection_failure(error)) from error
+            try:
+                response = self._send(request)
+            except requests.exceptions.RequestException as again:
+                raise RequestFailed(_connection_failure(again)) from again
+        except (requests.exceptions.RequestException, OSError) as error:
+            raise RequestFailed(_connection_failure(error)) from error
+        try:
+            return HttpBody(response, _check(request, response))
+        except BaseException:
+            response.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._adapter.close()
+
+    def _send(self, request: Request) -> requests.Response:
+        prepared = requests.PreparedRequest()
+        prepared.method = "GET"
+        prepared.url = request.url
+        prepared.headers = requests.structures.CaseInsensitiveDict(request.headers)
+        return self._adapter.send(
+            prepared,
+            stream=True,
+            timeout=(request.connect, request.stall),
+            verify=request.verify,
+            cert=request.cert,
+            proxies=dict(request.proxies),
+        )
+
+
+class HttpBody:
+    """The body of one answer, read as it comes, straight into the given memory, and counted.
+
+    Args:
+        response: an answer whose body is not read yet.
+        answer: what its head says.
+    """
+
+    def __init__(self, response: requests.Response, answer: Answer) -> None:
+        self._response = response
+        self._answer = answer
+        self._left = answer.stop - answer.start
+        # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
+        self._original: Any = response.raw._original_response  # noqa: SLF001
+        if self._left == 0:
+            self.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The head."""
+        return self._answer
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read at least one and at most `len(buffer)` bytes, as they come.
+
+        Raises:
+            RequestFailed: the connection was cut, or stalled; the body is closed.
+        """
+        if len(buffer) > self._left:
+            buffer = buffer[: self._left]
+        try:
+            count = self._receive(buffer)
+        except TimeoutError as error:
+            self.close()
+            raise RequestFailed(Failure(Trouble.TIMEOUT, "nothing came in time in the middle of the body")) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise RequestFailed(Failure(Trouble.CUT, f"connection lost in the body: {_reason(error)}")) from error
+        if count == 0:
+            left = self._left
+            self.close()
+            raise RequestFailed(Failure(Trouble.CUT, f"the server ended the body {left} bytes early"))
+        self._left -= count
+        if self._left == 0:
+            self.close()
+        return count
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, otherwise drop it."""
+        if self._left == 0 and not self._original.will_close and not self._original.chunked:
+            self._original.close()
+            self._response.raw.release_conn()
+        else:
+            self._response.close()
+
+    def abort(self) -> None:
+        """Make a `readinto` under way in another thread return or fail at once."""
+        stream = self._original.fp
+        if stream is None:
+            return
+        try:
+            with socket.socket(fileno=os.dup(stream.fileno())) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            return
+
+    def _receive(self, buffer: memoryview) -> int:
+        if self._original.chunked:
+            data = self._original.read1(len(buffer))
+            buffer[: len(data)] = data
+            return len(data)
+        stream = self._original.fp
+        return 0 if stream is None else int(stream.readinto1(buffer))
+
+
+class _Redirected(RequestFailed):
+    """The answer is a redirect; only the first request of an object follows it."""
+
+    def __init__(self, status: int, location: str) -> None:
+        super().__init__(Failure(Trouble.STATUS, f"the server answered {status}: another place", status))
+        self.location = location
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_USER_AGENT = "getm"
+_DEFAULTS = requests.utils.default_headers()
+_process: dict[int, Transport] = {}  # by process number: a forked child must not use its parent's connections
+_process_lock = threading.Lock()
+
+
+def _process_transport() -> Transport:
+    """Return this process's transport; a forked child gets its own."""
+    process = os.getpid()
+    with _process_lock:
+        if process not in _process:
+            _process.clear()
+            _process[process] = HttpTransport()
+        return _process[process]
+
+
+def close_connections() -> None:
+    """Close the idle connections that this process keeps; the next request opens new ones."""
+    _process_transport().close()
+
+
+def _check(request: Request, response: requests.Response) -> Answer:
+    """Return the head of an answer that can be used for *request*.
+
+    Raises:
+        RequestFailed: it cannot.
+    """
+    status = response.status_code
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    content = parse_content_range(headers.get("content-range", ""))
+    if status in _REDIRECTS and "location" in headers:
+        raise _Redirected(status, headers["location"])
+    if status == 416 and content is not None and content.size is not None and content.size <= request.start:
+        return _empty(request, response, headers, content.size)
+    if status not in (200, 206):
+        raise RequestFailed(_status_failure(status, headers))
+    length = headers.get("content-length", "")
+    length_told = int(length) if length.isascii() and length.isdigit() else None
+    if content is not None:
+        return _check_part(request, content, length_told, headers)
+    if status == 206:
+        raise _unusable("the server answered 206 without a usable Content-Range")
+    if request.start != 0 or length_told is None or length_told > request.stop:
+        raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object", status))
+    if length_told == 0:
+        return _empty(request, response, headers, 0)
+    return _checked(request, 0, length_told, length_told, headers)
+
+
+def _check_part(request: Request, content: ContentRange, length_told: int | None, headers: Mapping[str, str]) -> Answer:
+    """Return the head of an answer with a `Content-Range`: that is believed, not the status."""
+    if content.start is None or content.stop is None:
+        raise _unusable("the answer's Content-Range holds no range")
+    if content.start != request.start or content.stop > request.stop:
+        asked, sent = f"{request.start}-{request.stop - 1}", f"{content.start}-{content.stop - 1}"
+        raise _unusable(f"asked for bytes {asked}, was sent {sent}")
+    size = content.size
+    if size is None and request.version is not None:
+        size = request.version.size
+    if size is None:
+        raise RequestFailed(Failure(Trouble.RANGE, "the server does not tell the object's size"))
+    length = content.stop - content.start
+    if length_told is not None and length_told != length:
+        raise _unusable(f"Content-Range promises {length} bytes, Content-Length {length_told}")
+    return _checked(request, content.start, content.stop, size, headers)
+
+
+def _checked(request: Request, start: int, stop: int, size: int, headers: Mapping[str, str]) -> Answer:
+    """Return the head of an answer whose version is the right one."""
+    version = Version(size, headers.get("etag"), headers.get("last-modified"))
+    difference = None if request.version is None else request.version.difference(version)
+    if difference is not None:
+        raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
+    return Answer(request.url, start, stop, version, headers)
+
+
+def _empty(request: Request, response: requests.Response, headers: Mapping[str, str], size: int) -> Answer:
+    """Return the head of an answer without bytes of the object; what its body says is of no interest."""
+    response.close()
+    return _checked(request, request.start, request.start, size, headers)
+
+
+def _unusable(text: str) -> RequestFailed:
+    return RequestFailed(Failure(Trouble.PROTOCOL, text))
+
+
+def _status_failure(status: int, headers: Mapping[str, str]) -> Failure:
+    phrase = http.client.responses.get(status, "")
+    retry_after = parse_retry_after(headers.get("retry-after"), time.time())
+    return Failure(Trouble.STATUS, f"the server answered {status} {phrase}".rstrip(), status, retry_after)
+
+
+def _connection_failure(error: Exception) -> Failure:
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return Failure(Trouble.CONNECT, "no connection in time")
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return Failure(Trouble.TIMEOUT, "no answer in time")
+    if isinstance(error, requests.exceptions.SSLError):
+        return Failure(Trouble.PROTOCOL, f"TLS failed: {_reason(error)}")
+    if isinstance(error, requests.exceptions.ConnectionError | OSError):
+        return Failure(Trouble.CONNECT, f"no connection: {_reason(error)}")
+    return Failure(Trouble.PROTOCOL, f"the request cannot be sent: {type(error).__name__}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was made from, the outermost first."""
+    chain: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        one = todo.pop(0)
+        if isinstance(one, BaseException) and one not in chain:
+            chain.append(one)
+            todo += [getattr(one, "reason", None), *one.args, one.__cause__, one.__context__]
+    return chain
+
+
+def _reason(error: BaseException) -> str:
+    """Say what lies at the root of an error, without its text where that may hold a URL."""
+    root = _chain(error)[-1]
+    for one in reversed(_chain(error)):
+        if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.exceptions.RequestException):
+            return one.strerror
+    return type(root).__name__
+
+
+def _is_stale(error: BaseException) -> bool:
+    """Say whether a connection was closed before any answer came, as the server does with idle ones."""
+    closed = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+    return any(isinstance(one, closed) for one in _chain(error))
+
+
+def _is_secret(header: str) -> bool:
+    return any(word in header.lower() for word in _SECRET_WORDS)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,0 +1,1 @@
+"""Everything that shows getm does what it says."""

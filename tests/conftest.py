@@ -1,0 +1,64 @@
+"""Servers to read from, and the check after every test that nothing is left behind."""
+
+import gc
+import os
+import sys
+import time
+import uuid
+
+import pytest
+
+from tests import leftovers
+from tests.servers.fault import FaultServer
+from tests.servers.nginx import Nginx, NginxMissingError
+
+SETTLE = 2.0  # seconds that a test's processes, threads and files have to go away
+
+# What getm keeps between reads, on purpose, and what gives it back.
+KEPT = [("getm.engine", "close_default"), ("getm.sources.http", "close_connections")]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-servers", action="store_true", help="fail, not skip, tests whose server (nginx, rclone) is missing"
+    )
+
+
+def pytest_configure():
+    os.environ[leftovers.MARK] = str(uuid.uuid4())
+
+
+@pytest.fixture
+def server():
+    """Serve what the test puts there, and fail as the test says."""
+    with FaultServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx(request, tmp_path_factory):
+    """Serve the folder `nginx.root`; each test writes files of its own name there."""
+    try:
+        nginx = Nginx(tmp_path_factory.mktemp("nginx"))
+    except NginxMissingError as missing:
+        if request.config.getoption("--require-servers"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with nginx:
+        yield nginx
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """Fail the test after which there is more than there was before it."""
+    before = leftovers.everything()
+    yield
+    for module, close in KEPT:
+        if module in sys.modules:
+            getattr(sys.modules[module], close)()
+    deadline = time.monotonic() + SETTLE
+    while left := leftovers.everything() - before:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {', '.join(sorted(left.elements()))}")
+        gc.collect()  # the traceback of an exception may hold what the test opened
+        time.sleep(0.01)

@@ -1,0 +1,137 @@
+"""A module imports only from the layers below its own, and a third-party package only in the file named for it."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "getm"
+
+# From the bottom to the top.
+LAYERS = [
+    "errors",
+    "ranges uri config retry integrity sources.base",
+    "engine.messages engine.blocks engine.planner engine.arena sources.http sources.file sources",
+    "engine.pool engine.worker",
+    "engine.feed",
+    "engine.memory engine.inline",
+    "engine.core",
+    "engine",
+    "reader stream progress",
+    "transfer manifest",
+    "getm",  # getm/__init__.py: the public names
+    "cli",
+    "__main__",
+]
+
+# What a module may import of its own layer.
+SIDEWAYS = {
+    "config": {"ranges"},
+    "sources": {"sources.http", "sources.file"},
+}
+
+# What a module may not import, though it is below.
+APART = {
+    "engine.pool": {"sources", "sources.http", "sources.file"},
+}
+
+THIRD_PARTY = {
+    "cachetools": "engine.blocks",
+    "click": "cli",
+    "google_crc32c": "integrity",
+    "requests": "sources.http",
+    "tqdm": "progress",
+    "urllib3": "sources.http",
+}
+
+
+def module_of(path: Path) -> str:
+    """Name a file as the table does: ``engine/pool.py`` is engine.pool, ``engine/__init__.py`` engine."""
+    *folders, name = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(folders if name == "__init__" else [*folders, name]) or "getm"
+
+
+SOURCES = {module_of(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+LAYER_OF = {module: layer for layer, modules in enumerate(LAYERS) for module in modules.split()}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Yield what a module imports, wherever in it. Ruff sees to it that no import is relative."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name.removeprefix("getm.") in LAYER_OF else node.module
+
+
+def ours(source: str) -> set[str]:
+    """Return the modules of getm that a module imports, named as in the table."""
+    return {name.removeprefix("getm.") for name in imported(source) if name.partition(".")[0] == "getm"}
+
+
+def others(source: str) -> set[str]:
+    """Return the third-party packages that a module imports; _typeshed is one only to type checkers."""
+    return {name.partition(".")[0] for name in imported(source)} - sys.stdlib_module_names - {"getm", "_typeshed"}
+
+
+def test_every_file_has_a_layer():
+    assert set() == SOURCES.keys() - LAYER_OF.keys()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_module_imports_from_below(module):
+    below = {other for other, layer in LAYER_OF.items() if layer < LAYER_OF.get(module, 0)}
+    assert set() == ours(SOURCES[module]) - below - SIDEWAYS.get(module, set())
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_module_keeps_apart(module):
+    assert set() == ours(SOURCES[module]) & APART.get(module, set())
+
+
+def test_nobody_imports_the_worker():
+    assert [] == [module for module, source in SOURCES.items() if "engine.worker" in ours(source)]
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_third_party_package_has_one_door(module):
+    assert set() == {package for package in others(SOURCES[module]) if THIRD_PARTY.get(package) != module}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    TopologicalSorter({module: ours(source) for module, source in SOURCES.items()}).prepare()
+
+
+def test_no_import_escapes():
+    source = """
+import getm.errors, os.path
+from getm import config, open
+if TYPE_CHECKING:
+    from getm.engine import Engine, pool
+    from getm.sources.http import HttpSource
+def later():
+    import numpy.linalg
+    from requests.adapters import HTTPAdapter
+"""
+    assert {"errors", "config", "getm", "engine", "engine.pool", "sources.http"} == ours(source)
+    assert {"numpy", "requests"} == others(source)
+
+
+def test_importing_getm_starts_nothing_and_takes_nothing_optional():
+    script = """
+import json, sys, threading
+import getm
+with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
+    print(json.dumps([sorted(sys.modules), threading.active_count(), children.read()]))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules, threads, children = json.loads(result.stdout)
+    assert set() == {"click", "multiprocessing", "numpy", "tqdm"} & set(modules)
+    assert (1, "") == (threads, children)
