@@ -86,6 +86,13 @@ def test_every_request_is_recorded(session, server, url):
     assert 1 == server.connections
 
 
+def test_answer_is_finished_when_the_client_has_it(session, server, url):
+    for index in range(100):
+        session.get(url, headers=ranged("0-0"))
+        received = time.monotonic()
+        assert server.wait_for(lambda log, index=index: log[index].finished)[index].finished <= received
+
+
 def test_object_put_again_is_another_version(session, server, url):
     first = session.get(url)
     server.put("/a.bin", SIZE)

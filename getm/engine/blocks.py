@@ -13,9 +13,11 @@ and one that is held, because a run may write to it or a lease shows it, is not 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from cachetools import LRUCache
+
+_NONE: Mapping[int, int] = {}
 
 Block = tuple[Hashable, int]
 """Key of an object, number of a block."""
@@ -45,10 +47,13 @@ class BlockTable:
         self._ahead: dict[int, None] = {}
         self._ahead_most = ahead
 
+    def slots(self, key: Hashable) -> Mapping[int, int]:
+        """Return the slots of an object's blocks, by their numbers."""
+        return self._slots.get(key, _NONE)
+
     def find(self, key: Hashable, block: int) -> int | None:
         """Return the slot of a block, or None."""
-        blocks = self._slots.get(key)
-        return None if blocks is None else blocks.get(block)
+        return self._slots.get(key, _NONE).get(block)
 
     def take(self, key: Hashable, block: int) -> int | None:
         """Return a slot for a block that has none, held once and with nothing in it; None if all slots are held."""

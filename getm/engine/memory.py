@@ -17,6 +17,8 @@ from getm.ranges import (
     ALL_PIECES,
     Range,
     block_parts,
+    ceil,
+    floor,
     missing_parts,
     pieces_touched,
     pieces_whole,
@@ -74,14 +76,18 @@ class Memory:
     def missing(self, feed: Feed, start: int, stop: int) -> list[Range]:
         """Return what of `[start, stop)` is not there, in whole pieces."""
         size, piece = feed.block_size, feed.piece
+        slots, present = self.table.slots(feed.object.key), self.table.present
         gaps: list[Range] = []
-        for block, first, last in block_parts(start, stop, size):
-            slot = self.table.find(feed.object.key, block)
-            present = 0 if slot is None else self.table.present[slot]
-            if present == ALL_PIECES:
+        for block in range(start // size, -(-stop // size)):
+            slot = slots.get(block)
+            there = 0 if slot is None else present[slot]
+            if there == ALL_PIECES:
                 continue
-            for low, high in missing_parts(present, first, last, piece):
-                gap = (block * size + low, min(block * size + high, feed.size))
+            base = block * size
+            first, last = max(0, start - base), min(size, stop - base)
+            parts = missing_parts(there, first, last, piece) if there else [(floor(first, piece), ceil(last, piece))]
+            for low, high in parts:
+                gap = (base + low, min(base + high, feed.size))
                 if gaps and gaps[-1][1] == gap[0]:
                     gap = (gaps.pop()[0], gap[1])
                 gaps.append(gap)

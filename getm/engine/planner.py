@@ -23,7 +23,7 @@ from getm.ranges import PIECES, ceil, floor
 SPLIT_LEAST = MIB // 2
 """A large demand is not cut into smaller parts than this."""
 RAMP = 8
-"""The window is at most this many times what was read in sequence so far, so that little is fetched in vain."""
+"""The window is at most this many times what was read in sequence so far, once that is a block; before, as much as that."""
 EQUAL_GAPS = 3
 RUN_UNMEASURED = 8 * MIB
 SKIP_UNMEASURED = 128 * 1024
@@ -69,7 +69,8 @@ class Planner:
         self._rate = 0.0  # bytes per second of one connection, smoothed; 0 likewise
         self._position = 0  # where the last read stopped
         self._segment = 0  # where the reads that follow one another began
-        self._streak = 0  # bytes read in sequence
+        self._streak = 0  # bytes that make a sequence of these reads
+        self._has_jumped = False
         self._window = 0  # bytes to hold ahead of the position
         self._gap: int | None = None  # from the stop of the segment before to the start of this one
         self._gaps_equal = 0
@@ -81,7 +82,8 @@ class Planner:
         """Note that a caller reads `[start, stop)`."""
         gap = start - self._position
         if gap == 0 or (0 < gap <= self.skip and self._streak >= FETCH_LEAST):
-            self._streak = stop - self._segment
+            # One long read behind a jump is no sequence yet; at the object's beginning it is.
+            self._streak = (start if self._has_jumped else stop) - self._segment
         else:
             self._jump(start, gap)
         self._position = stop
@@ -96,7 +98,8 @@ class Planner:
         if self._forward:
             self._window = self._target
         elif self.is_sequential:
-            self._window = max(self._window, min(RAMP * self._streak, self._target))
+            ramp = RAMP if self._streak >= self._block else 1
+            self._window = max(self._window, min(ramp * self._streak, self._target))
 
     def observe(self, first_byte: float | None, rate: float | None) -> None:
         """Note what a request took: seconds to its first byte, and then bytes per second."""
@@ -203,6 +206,7 @@ class Planner:
         self._fetch = min(2 * self._fetch, self._block) if is_near else FETCH_LEAST
         self._is_backward = is_near and start < self._segment
         self._segment = start
+        self._has_jumped = True
         self._streak = 0
         self._window = 0
 

@@ -218,12 +218,12 @@ class FaultServer:
             if sent == stop:
                 break
             piece = answer.read(sent, _next_stop(sent, stop, fault))
+            if fault.pace:
+                self._pause(connection, len(piece) / fault.pace)
             finished = time.monotonic()
             connection.sendall(answer.framed(piece))
             sent += len(piece)
             self._note(request, sent=sent)
-            if fault.pace:
-                self._pause(connection, len(piece) / fault.pace)
         if stop not in {fault.cut, fault.reset}:
             connection.sendall(answer.tail)
         return finished
