@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypedDict
+from dataclasses import dataclass, field, fields
+from typing import Any, TypedDict
 
 from getm.errors import UsageError
 from getm.ranges import PIECES
@@ -128,6 +128,20 @@ class Budget:
         """Slots of the arena: at least four, and no more than a quarter of the control group's memory."""
         memory = min(self.memory, _group_memory() // 4)
         return max(4, memory // self.block_size)
+
+
+def settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that a caller's keyword arguments say.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: a value cannot be used.
+    """
+    known = [each.name for each in fields(Settings) if each.init]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(known)}")
+    return Settings(**options)
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -48,7 +48,7 @@ def parse_content_range(text: str) -> ContentRange | None:
     first, last, total = match.groups()
     size = None if total == "*" else int(total)
     if first is None:
-        return ContentRange(None, None, size)
+        return None if size is None else ContentRange(None, None, size)
     start, stop = int(first), int(last) + 1
     if stop <= start or (size is not None and stop > size):
         return None
@@ -75,7 +75,7 @@ def block_parts(start: int, stop: int, block_size: int) -> Iterator[tuple[int, i
 
 
 def pieces_touched(first: int, last: int, piece: int) -> int:
-    """Return the bit map of the pieces that hold any byte of `[first, last)` of a block."""
+    """Return the bit map of the pieces that hold any byte of `[first, last)` of a block; that is not empty."""
     return _bits(first // piece, -(-last // piece))
 
 
@@ -109,8 +109,10 @@ def present_until(present: int, first: int, piece: int) -> int:
 def present_around(present: int, first: int, piece: int) -> Range:
     """Return the neighbouring pieces that are there around byte *first* of a block; an empty range if that one is not."""
     index = first // piece
+    if not present >> index & 1:
+        return first, first
     below = ~present & (1 << index) - 1
-    return below.bit_length() * piece, max(below.bit_length() * piece, present_until(present, first, piece))
+    return below.bit_length() * piece, present_until(present, first, piece)
 
 
 def subtract(wanted: Range, taken: Iterable[Range]) -> list[Range]:
@@ -118,7 +120,7 @@ def subtract(wanted: Range, taken: Iterable[Range]) -> list[Range]:
     start, stop = wanted
     rest = []
     for low, high in sorted(taken):
-        if high <= start or low >= stop:
+        if high <= max(start, low) or low >= stop:
             continue
         if low > start:
             rest.append((start, low))

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, Unpack, overload
 
-from getm import uri
+from getm import config, uri
 from getm.config import Options, Settings
 from getm.engine import Engine, Feed, Stats, Window, default, first, first_bytes
 from getm.errors import UsageError
@@ -204,9 +204,9 @@ class Reader(io.RawIOBase):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the lines."""
+        """Iterate over the lines from the position on; what is read or sought between two of them is heeded."""
         self._check_open()
-        return self
+        return self._lines()
 
     def __next__(self) -> bytes:
         """Return the next line."""
@@ -244,6 +244,25 @@ class Reader(io.RawIOBase):
         if getattr(self, "_feed", None) is not None and not self.closed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield lines; those that are wholly at hand by the quickest way there is."""
+        while True:
+            position = self.tell()
+            part = self._at_hand(position, self._size)
+            whole = part[: part.rfind(b"\n") + 1]
+            if not whole:
+                line = self.readline()
+                if not line:
+                    return
+                yield line
+                continue
+            self._claims.clear()
+            for line in io.BytesIO(whole):
+                self._position = position = position + len(line)
+                yield line
+                if self._position != position or self._claims or self.closed:
+                    break
 
     def _check_open(self) -> None:
         if self.closed:
@@ -379,7 +398,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     is_text = mode != "rb"
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError("encoding, errors and newline are for text: give mode 'r'")
-    settings = Settings(**options)
+    settings = config.settings(options)
     engine = engine or default(settings.concurrency)
     reader = Reader(engine, engine.attach(open_source(url, settings), settings), settings)
     if not is_text and buffering == 0:
@@ -414,7 +433,7 @@ def read(
         raise UsageError(f"start and stop must not be negative: {start}, {stop}")
     if stop is not None and stop <= start:
         return b""
-    settings = Settings(**options)
+    settings = config.settings(options)
     if stop is not None and start > 0 and stop - start <= settings.block_size:
         return first_bytes(open_source(url, settings), settings, start, stop)
     with open(url, engine=engine, **options) as reader:
@@ -447,7 +466,7 @@ def info(url: str, **options: Unpack[Options]) -> Info:
         GetmError: the object cannot be had.
         UsageError: a URL or option cannot be used.
     """
-    settings = Settings(**options)
+    settings = config.settings(options)
     source = open_source(url, settings)
     with closing(first(source, settings, 0, 1)[0]) as body:
         answer = body.answer

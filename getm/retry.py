@@ -85,14 +85,22 @@ class Failure:
         return self.trouble in _TRANSIENT
 
     def error(self, url: str, start: int, stop: int, attempts: int) -> OSError:
-        """Return the exception for the caller; *url* is redacted, the range is what could not be had."""
+        """Return the exception for the caller.
+
+        Args:
+            url: redacted.
+            start: first byte of what could not be had.
+            stop: the byte after the last.
+            attempts: how often it was tried.
+        """
         if self.errno is not None:
             return OSError(self.errno, self.message)
         kind = _ERRORS[self.trouble]
         if self.trouble is Trouble.STATUS and self.status is not None:
             kind = _STATUS_ERRORS.get(self.status, kind)
         times = "" if attempts < 2 else f" ({attempts} attempts)"
-        message = f"{url}, bytes {start}-{stop - 1}: {self.message}{times}"
+        where = "" if issubclass(kind, NotFound | AccessDenied) else f", bytes {start}-{stop - 1}"
+        message = f"{url}{where}: {self.message}{times}"
         return kind(message, url=url, start=start, stop=stop, status=self.status, attempts=attempts)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsIndex, Unpack
 
-from getm import uri
-from getm.config import MIB, CommonOptions, Settings, check_count
+from getm import config, uri
+from getm.config import MIB, CommonOptions, check_count
 from getm.engine import Engine, Feed, Stats, default
 from getm.sources import open_source
 
@@ -151,7 +151,7 @@ def urlopen(
         UsageError: a URL or option cannot be used.
         TypeError: an option is unknown.
     """
-    settings = Settings(concurrency=concurrency, **options)
+    settings = config.settings({"concurrency": concurrency, **options})
     engine = engine or default(concurrency)
     return Stream(engine, engine.attach(open_source(url, settings), settings, forward=True))
 

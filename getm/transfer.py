@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Unpack
 
-from getm import uri
+from getm import config, uri
 from getm.config import CommonOptions, Settings
 from getm.engine import Engine, default
 from getm.errors import GetmError, SourceError
@@ -65,7 +65,7 @@ def copy(
         TypeError: an option is unknown.
     """
     began = time.monotonic()
-    settings = Settings(concurrency=concurrency, **options)
+    settings = config.settings({"concurrency": concurrency, **options})
     target = os.fspath(path)
     if os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)

@@ -14,6 +14,21 @@ _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _USER_INFO = re.compile(r"(^/{0,2}|:/{1,2})[^/]*@")
 _NOT_A_HOST = re.compile(r"(?:^|(?<=:))//(?!(?:\[[^]/]*\]|[^:/]*)(?::\d*)?(?:/|$)).*", re.ASCII | re.DOTALL)
 _NEVER_IN_A_URL = re.compile(r"^\s|[\x00-\x1f\x7f\ud800-\udfff]|\s$")
+# By the parameters that only a signed URL has: those that sign. What else such a URL says, as `response-content-type`,
+# may change the answer. Sources: AWS SigV4 and SigV2 query strings, Google V4 and V2 signed URLs, Azure SAS tokens.
+_SIGNATURES = tuple(
+    (frozenset(proof.split()), frozenset(f"{proof} {others}".split()))
+    for proof, others in (
+        (
+            "x-amz-signature",
+            "x-amz-algorithm x-amz-credential x-amz-date x-amz-expires x-amz-signedheaders x-amz-security-token",
+        ),
+        ("x-goog-signature", "x-goog-algorithm x-goog-credential x-goog-date x-goog-expires x-goog-signedheaders"),
+        ("signature expires awsaccesskeyid", "x-amz-security-token"),
+        ("signature expires googleaccessid", ""),
+        ("sig se sv", "st sp sr spr sip si skoid sktid skt ske sks skv"),
+    )
+)
 # Not the parser of the `email` package: it takes `filename` before `filename*`, eats the backslashes that would show
 # which part of `C:\dir\name` is the name, and raises a bare TypeError for some malformed values.
 _PARAMETER = re.compile(r'(?:^|;)\s*([^\s=;]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)', re.DOTALL)
@@ -55,6 +70,20 @@ def redact(url: str) -> str:
 def printable(text: str) -> str:
     """Return *text* as one line: "_" for controls, separators other than a blank, direction marks, lone surrogates."""
     return "".join(character if character.isprintable() else "_" for character in text)
+
+
+def unsigned(url: str) -> str:
+    """Return *url* without the parameters that sign it, if it is signed in one of the ways in `_SIGNATURES`.
+
+    Two URLs that are equal without them name the same object; whether one may be read is for the server to say.
+    """
+    address, mark, query = url.partition("?")
+    parameters = [parameter for parameter in query.split("&") if parameter]
+    names = {parameter.partition("=")[0].lower() for parameter in parameters}
+    for proof, signing in _SIGNATURES:
+        if proof <= names:
+            parameters = [each for each in parameters if each.partition("=")[0].lower() not in signing]
+    return address + mark + "&".join(parameters) if parameters else address
 
 
 def name(url: str) -> str:

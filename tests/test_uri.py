@@ -248,3 +248,21 @@ def is_tame(name: str) -> bool:
         and name.isprintable()
         and len(name.encode()) <= uri.LONGEST_NAME
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://h/o", "https://h/o"),
+        ("https://h/o?id=1", "https://h/o?id=1"),
+        ("https://h/o?versionId=3&X-Amz-Date=1&X-Amz-Expires=2&X-Amz-Signature=ab", "https://h/o?versionId=3"),
+        ("https://h/o?X-Amz-Date=1", "https://h/o?X-Amz-Date=1"),
+        ("https://h/o?X-Goog-Signature=ab&x-goog-date=1&generation=7", "https://h/o?generation=7"),
+        ("https://h/o?Expires=1&Signature=a&AWSAccessKeyId=b", "https://h/o"),
+        ("https://h/o?Expires=1&id=a", "https://h/o?Expires=1&id=a"),
+        ("https://h/o?sv=1&se=2&sr=b&sp=r&sig=ab&snapshot=4", "https://h/o?snapshot=4"),
+        ("https://h/o?X-Amz-Signature=ab&response-content-type=a", "https://h/o?response-content-type=a"),
+    ],
+)
+def test_unsigned_leaves_out_what_signs_and_nothing_else(url, expected):
+    assert expected == uri.unsigned(url)

@@ -199,7 +199,10 @@ class Engine:
             demand = Demand(start, stop, None)
             self._satisfy(feed, demand, is_new=True)
             if demand.lease is not None:
+                if demand.view is not None:
+                    feed.stats.private += length
                 return demand.lease
+        feed.stats.private += length
         private = bytearray(length)
         self._satisfy(feed, Demand(start, stop, memoryview(private)), is_new=not may_lease)
         return memoryview(private).toreadonly()

@@ -24,6 +24,7 @@ class Stats:
         misses: reads that did not.
         unread: bytes received in pieces no byte of which has been read yet.
         waited: seconds spent waiting for bytes.
+        private: bytes of views handed out on private memory, copied, because no lease was to be had.
     """
 
     requests: int = 0
@@ -32,6 +33,7 @@ class Stats:
     misses: int = 0
     unread: int = 0
     waited: float = 0.0
+    private: int = 0
 
 
 @dataclass(eq=False)

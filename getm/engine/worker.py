@@ -43,6 +43,8 @@ from getm.sources.base import Body
 THROWN_AWAY = 64 * 1024
 FILE_BUFFER = 1 << 20
 END_SECONDS = 0.5
+ANSWER_SECONDS = 0.1
+"""A worker whose request was cancelled ends if the answer's head does not come in this time: it cannot be listened for."""
 
 
 def launch(channel: socket.socket, arena: int, parent: int) -> NoReturn:
@@ -158,9 +160,12 @@ class _Worker:
         if self._parent >= 0:
             waiting.register(self._parent, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in waiting.poll()}
+            ready = {descriptor for descriptor, _ in waiting.poll(ANSWER_SECONDS * 1000 if self._is_cancelled else None)}
             if self._parent in ready:
                 os._exit(0)
+            if not ready:
+                self._give_up_answer()
+                continue
             try:
                 packet, descriptors, _, _ = socket.recv_fds(self._channel, PACKET_MOST, 1)
             except OSError:
@@ -170,6 +175,15 @@ class _Worker:
             with self._told:
                 self._hear(decode_to_worker(packet), descriptors[0] if descriptors else -1)
                 self._told.notify()
+
+    def _give_up_answer(self) -> None:
+        """End the process, and its connection with it, if it was cancelled and still waits for the head of an answer."""
+        with self._told:
+            if self._is_cancelled and self._body is None:
+                try:
+                    self._send(Bye())
+                finally:
+                    os._exit(0)
 
     def _hear(self, message: Fetch | Grant | Cancel, descriptor: int) -> None:
         if isinstance(message, Fetch):

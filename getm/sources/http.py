@@ -118,15 +118,15 @@ class HttpSource:
     def key(self) -> object | None:
         """Return what readers must have in common to share blocks; None if they must not.
 
-        That is the final URL, a strong ETag, the size, and a keyed digest of all that the server may look at to decide who
-        asks. A session or an auth object may decide anything, so they share nothing.
+        That is the final URL without a signature, a strong ETag, the size, and a keyed digest of all that the server may
+        look at to decide who asks. A session or an auth object may decide anything, so they share nothing.
         """
         version = self._version
         if version is None or not version.is_strong or self._session is not None or callable(self._auth):
             return None
         who = repr((sorted(self._headers.items()), self._auth, self._verify, self._cert, sorted(self._proxies.items())))
         fingerprint = hashlib.blake2b(who.encode(), key=_FINGERPRINT_KEY, digest_size=16).digest()
-        return (self._url, version.etag, version.size, self._settings.block_size, fingerprint)
+        return (uri.unsigned(self._url), version.etag, version.size, self._settings.block_size, fingerprint)
 
     def _environment(self) -> tuple[bool | str, str | tuple[str, str] | None, dict[str, str]]:
         """Read certificates and proxies, once: what was given, else what the environment says."""
