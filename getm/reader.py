@@ -6,10 +6,9 @@ import io
 import operator
 import threading
 import warnings
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn, SupportsIndex, Unpack, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
 
 from getm import config, uri
 from getm.config import Options, Settings
@@ -46,6 +45,8 @@ class Reader(io.RawIOBase):
         self._position = 0  # shared by all threads
         self._claims: dict[int, int] = {}  # position by thread that has sought and not read yet
         self._window: Window | None = None  # bytes that are there, from the last small read
+        self._lines: io.BytesIO | None = None  # whole lines that are at hand
+        self._lines_position = 0  # where the next of them begins
         self._window_read: tuple[int, int] | None = None  # what was read of it, and the engine does not know yet
 
     def __repr__(self) -> str:
@@ -203,13 +204,26 @@ class Reader(io.RawIOBase):
         self._position = position
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Iterate over the lines from the position on; what is read or sought between two of them is heeded."""
+    def __iter__(self) -> Self:
+        """Iterate over the lines."""
         self._check_open()
-        return self._lines()
+        return self
 
     def __next__(self) -> bytes:
         """Return the next line."""
+        if self._lines is not None and self._position == self._lines_position and not self._claims:
+            line = self._lines.readline()
+            if line:
+                self._position = self._lines_position = self._position + len(line)
+                return line
+        self._check_open()
+        position = self._begin()
+        part = self._at_hand(position, self._size)
+        whole = part[: part.rfind(b"\n") + 1]
+        self._position = self._lines_position = position
+        if whole:
+            self._lines = io.BytesIO(whole)
+            return next(self)
         line = self.readline()
         if not line:
             raise StopIteration
@@ -236,7 +250,7 @@ class Reader(io.RawIOBase):
         """Give up what is under way for this reader; views that were handed out stay right. Twice is harmless."""
         if not self.closed:
             super().close()
-            self._window = None
+            self._window = self._lines = None
             self._engine.detach(self._feed)
 
     def __del__(self) -> None:
@@ -244,25 +258,6 @@ class Reader(io.RawIOBase):
         if getattr(self, "_feed", None) is not None and not self.closed:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
-
-    def _lines(self) -> Iterator[bytes]:
-        """Yield lines; those that are wholly at hand by the quickest way there is."""
-        while True:
-            position = self.tell()
-            part = self._at_hand(position, self._size)
-            whole = part[: part.rfind(b"\n") + 1]
-            if not whole:
-                line = self.readline()
-                if not line:
-                    return
-                yield line
-                continue
-            self._claims.clear()
-            for line in io.BytesIO(whole):
-                self._position = position = position + len(line)
-                yield line
-                if self._position != position or self._claims or self.closed:
-                    break
 
     def _check_open(self) -> None:
         if self.closed:

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "getm"
 LAYERS = [
     "errors",
     "ranges uri config retry integrity sources.base",
-    "engine.messages engine.blocks engine.planner engine.arena sources.http sources.file sources",
+    "engine.messages engine.blocks engine.planner engine.arena sources.answer sources.http sources.file sources",
     "engine.pool engine.worker",
     "engine.feed",
     "engine.memory engine.inline",
@@ -32,6 +32,7 @@ LAYERS = [
 # What a module may import of its own layer.
 SIDEWAYS = {
     "config": {"ranges"},
+    "sources.http": {"sources.answer"},
     "sources": {"sources.http", "sources.file"},
 }
 

@@ -99,8 +99,8 @@ class BlockTable:
 
     def fill(self, slot: int, pieces: int) -> int:
         """Note that pieces are there; return which of them are new."""
-        if not self._holds[slot]:
-            raise ValueError(f"slot {slot} is not held, nothing can have been written to it")
+        if not self._holds[slot] or self._block[slot] is None:
+            raise ValueError(f"slot {slot} is not held for a block, nothing of one can have been written to it")
         new = pieces & ~self.present[slot]
         self._unread[slot] |= new
         self.present[slot] |= new
@@ -115,6 +115,8 @@ class BlockTable:
             pieces: bit map.
             is_passed: whether the block is not expected to be read again.
         """
+        if self._block[slot] is None:
+            raise ValueError(f"slot {slot} holds no block")
         new = self._unread[slot] & pieces
         self._unread[slot] ^= new
         if is_passed:

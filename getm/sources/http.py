@@ -15,7 +15,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -26,8 +25,9 @@ import requests.utils
 from getm import uri
 from getm.config import Settings
 from getm.errors import UsageError
-from getm.ranges import ContentRange, parse_content_range, range_header
-from getm.retry import Failure, RequestFailed, Trouble, parse_retry_after
+from getm.ranges import range_header
+from getm.retry import Failure, RequestFailed, Trouble
+from getm.sources.answer import Redirected, check
 from getm.sources.base import Answer, Body, Request, Transport, Version
 
 REDIRECTS_MOST = 10
@@ -76,7 +76,7 @@ class HttpSource:
             request = self.request(start, stop)
             try:
                 body = self.send(request)
-            except _Redirected as redirect:
+            except Redirected as redirect:
                 self._follow(redirect.location)
                 continue
             self._version = body.answer.version
@@ -184,7 +184,8 @@ class HttpTransport:
         except (requests.exceptions.RequestException, OSError) as error:
             raise RequestFailed(_connection_failure(error)) from error
         try:
-            return HttpBody(response, _check(request, response))
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return HttpBody(response, check(request, response.status_code, headers, time.time()))
         except BaseException:
             response.close()
             raise
@@ -283,15 +284,6 @@ class HttpBody:
         return 0 if stream is None else int(stream.readinto1(buffer))
 
 
-class _Redirected(RequestFailed):
-    """The answer is a redirect; only the first request of an object follows it."""
-
-    def __init__(self, status: int, location: str) -> None:
-        super().__init__(Failure(Trouble.STATUS, f"the server answered {status}: another place", status))
-        self.location = location
-
-
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _USER_AGENT = "getm"
 _DEFAULTS = requests.utils.default_headers()
 _process: dict[int, Transport] = {}  # by process number: a forked child must not use its parent's connections
@@ -311,77 +303,6 @@ def _process_transport() -> Transport:
 def close_connections() -> None:
     """Close the idle connections that this process keeps; the next request opens new ones."""
     _process_transport().close()
-
-
-def _check(request: Request, response: requests.Response) -> Answer:
-    """Return the head of an answer that can be used for *request*.
-
-    Raises:
-        RequestFailed: it cannot.
-    """
-    status = response.status_code
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    content = parse_content_range(headers.get("content-range", ""))
-    if status in _REDIRECTS and "location" in headers:
-        raise _Redirected(status, headers["location"])
-    if status == 416 and content is not None and content.size is not None and content.size <= request.start:
-        return _empty(request, response, headers, content.size)
-    if status not in (200, 206):
-        raise RequestFailed(_status_failure(status, headers))
-    length = headers.get("content-length", "")
-    length_told = int(length) if length.isascii() and length.isdigit() else None
-    if content is not None:
-        return _check_part(request, content, length_told, headers)
-    if status == 206:
-        raise _unusable("the server answered 206 without a usable Content-Range")
-    if request.start != 0 or length_told is None or length_told > request.stop:
-        raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object", status))
-    if length_told == 0:
-        return _empty(request, response, headers, 0)
-    return _checked(request, 0, length_told, length_told, headers)
-
-
-def _check_part(request: Request, content: ContentRange, length_told: int | None, headers: Mapping[str, str]) -> Answer:
-    """Return the head of an answer with a `Content-Range`: that is believed, not the status."""
-    if content.start is None or content.stop is None:
-        raise _unusable("the answer's Content-Range holds no range")
-    if content.start != request.start or content.stop > request.stop:
-        asked, sent = f"{request.start}-{request.stop - 1}", f"{content.start}-{content.stop - 1}"
-        raise _unusable(f"asked for bytes {asked}, was sent {sent}")
-    size = content.size
-    if size is None and request.version is not None:
-        size = request.version.size
-    if size is None:
-        raise RequestFailed(Failure(Trouble.RANGE, "the server does not tell the object's size"))
-    length = content.stop - content.start
-    if length_told is not None and length_told != length:
-        raise _unusable(f"Content-Range promises {length} bytes, Content-Length {length_told}")
-    return _checked(request, content.start, content.stop, size, headers)
-
-
-def _checked(request: Request, start: int, stop: int, size: int, headers: Mapping[str, str]) -> Answer:
-    """Return the head of an answer whose version is the right one."""
-    version = Version(size, headers.get("etag"), headers.get("last-modified"))
-    difference = None if request.version is None else request.version.difference(version)
-    if difference is not None:
-        raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
-    return Answer(request.url, start, stop, version, headers)
-
-
-def _empty(request: Request, response: requests.Response, headers: Mapping[str, str], size: int) -> Answer:
-    """Return the head of an answer without bytes of the object; what its body says is of no interest."""
-    response.close()
-    return _checked(request, request.start, request.start, size, headers)
-
-
-def _unusable(text: str) -> RequestFailed:
-    return RequestFailed(Failure(Trouble.PROTOCOL, text))
-
-
-def _status_failure(status: int, headers: Mapping[str, str]) -> Failure:
-    phrase = http.client.responses.get(status, "")
-    retry_after = parse_retry_after(headers.get("retry-after"), time.time())
-    return Failure(Trouble.STATUS, f"the server answered {status} {phrase}".rstrip(), status, retry_after)
 
 
 def _connection_failure(error: Exception) -> Failure:
