@@ -25,8 +25,10 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from getm.config import BLOCK_SIZE, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
@@ -65,6 +67,8 @@ class Engine:
     def __init__(self, memory: int = MEMORY, processes: int = PROCESSES, *, block_size: int = BLOCK_SIZE) -> None:
         self._budget = Budget(memory=memory, processes=processes, block_size=block_size)
         self._feeds: list[Feed] = []  # all open readers, whether registered with the core or not; under the lock
+        self._leaving: deque[Feed] = deque()  # readers to be given up; appended to by anyone, finalizers too
+        self._past = Stats()  # of the readers that were given up; under the lock
         self._epoch = 0  # raised with every core that is built
         self._renew_locks()
         self._core: Core | None = None  # under the lock
@@ -86,18 +90,16 @@ class Engine:
 
     @property
     def stats(self) -> Stats:
-        """What all open readers have cost so far, together."""
-        total = Stats()
+        """What all readers have cost so far, together."""
+        total = replace(self._past)
         for feed in list(self._feeds):
-            for name, value in vars(feed.stats).items():
-                setattr(total, name, getattr(total, name) + value)
+            total.add(feed.stats)
         return total
 
     def clear(self) -> None:
         """Forget all blocks that are not in use; what is read again is fetched again."""
-        with self._turn():
-            if self._core is not None:
-                self._core.memory.clear()
+        with self._turn() as core:
+            core.memory.clear()
 
     def close(self) -> None:
         """End all workers and give the memory back, once the leases on it are gone; the next read begins anew."""
@@ -151,21 +153,8 @@ class Engine:
 
     def detach(self, feed: Feed) -> None:
         """Give up a reader: cancel what only it wants, and forget blocks that nobody else may have. Twice is harmless."""
-        with self._turn():
-            if feed not in self._feeds:
-                return
-            self._feeds.remove(feed)
-            for inline in feed.inlines:
-                if not inline.is_busy:
-                    inline.close()
-            feed.inlines.clear()
-            core = self._core
-            if core is None or feed.epoch != self._epoch:
-                return
-            core.collect()
-            core.unregister(feed)
-            if not self._feeds:
-                core.memory.shrink()
+        self._leaving.append(feed)
+        self._let_go()
 
     def readinto(self, feed: Feed, start: int, view: memoryview) -> None:
         """Fill *view* with the bytes from *start* on, all of which the object has.
@@ -256,12 +245,46 @@ class Engine:
     @contextmanager
     def _turn(self, feed: Feed | None = None) -> Iterator[Core]:
         """Hold the lock. Whatever leaves while it is held may leave the core half done, so the core goes with it."""
-        with self._lock:
+        try:
+            with self._lock:
+                try:
+                    yield self._enter(feed)
+                except BaseException:
+                    self._drop()
+                    raise
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Give up the readers that are leaving, unless the lock is held: then its holder does so as soon as it is free.
+
+        The garbage collector may close a reader anywhere, also in a thread that holds the lock.
+        """
+        while self._leaving and self._lock.acquire(blocking=False):
             try:
-                yield self._enter(feed)
+                while self._leaving:
+                    self._give_up(self._leaving.popleft())
             except BaseException:
                 self._drop()
                 raise
+            finally:
+                self._lock.release()
+
+    def _give_up(self, feed: Feed) -> None:
+        if feed not in self._feeds:
+            return
+        self._feeds.remove(feed)
+        self._past.add(feed.stats)
+        for inline in feed.inlines:
+            if not inline.is_busy:
+                inline.close()
+        feed.inlines.clear()
+        core = self._core
+        if core is not None and feed.epoch == self._epoch:
+            core.collect()
+            core.unregister(feed)
+            if not self._feeds:
+                core.memory.shrink()
 
     def _enter(self, feed: Feed | None) -> Core:
         """Return the core, built if there is none, with *feed* registered in it."""
@@ -455,16 +478,15 @@ class Engine:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _defaults: dict[bool, Engine] = {}  # by whether it has background processes
-_defaults_lock = threading.Lock()
 
 
 def default(concurrency: int | None) -> Engine:
     """Return the engine that readers share which name no other: one with workers, and one for reading in this process."""
     has_workers = concurrency is not None
-    with _defaults_lock:
-        if has_workers not in _defaults:
-            _defaults[has_workers] = Engine() if has_workers else Engine(LOCAL_MEMORY, 0)
-        return _defaults[has_workers]
+    engine = _defaults.get(has_workers)
+    if engine is None:  # no lock, for a fork could leave it locked; an engine too many costs nothing
+        engine = _defaults.setdefault(has_workers, Engine() if has_workers else Engine(LOCAL_MEMORY, 0))
+    return engine
 
 
 def close_default() -> None:

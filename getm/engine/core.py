@@ -275,6 +275,11 @@ class Core:
         """Send a run to a worker, with places up to *upto*, or a file's descriptor; say whether there was a place for it."""
         assert self.pool is not None
         start, stop = span
+        try:
+            request = feed.source.request(start, stop)
+        except Exception as error:  # noqa: BLE001  # what a caller's session or auth object raises is the caller's
+            self._refuse(feed, error)
+            return False
         self._number += 1
         run = Run(self._number, feed, worker, start, stop, start, start, start)
         descriptor = None if feed.saving is None else feed.saving.descriptor
@@ -286,9 +291,15 @@ class Core:
         feed.runs.append(run)
         feed.object.runs.append(run)
         feed.stats.requests += 1
-        fetch = Fetch(run.number, feed.source.request(start, stop), segments, to_file=descriptor is not None)
+        fetch = Fetch(run.number, request, segments, to_file=descriptor is not None)
         self.pool.send(worker, fetch, descriptor)
         return True
+
+    def _refuse(self, feed: Feed, error: Exception) -> None:
+        """Let everyone who waits for bytes of a reader know that there is no asking for them."""
+        for waiter in (*feed.demands, feed.saving):
+            if waiter is not None and waiter.error is None:
+                waiter.error = error
 
     def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
         """Return a worker for a run of *feed*; have read-ahead stopped for a demand if there is none."""

@@ -35,6 +35,11 @@ class Stats:
     waited: float = 0.0
     private: int = 0
 
+    def add(self, other: Stats) -> None:
+        """Add what another has counted."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
 
 @dataclass(eq=False)
 class Demand:

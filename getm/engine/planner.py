@@ -37,7 +37,7 @@ class Want:
         start: first byte, at a piece's start.
         stop: the byte after the last, at a piece's stop or the object's.
         is_demand: whether a caller waits for them.
-        run: longest run that is to fetch them, in bytes.
+        run: longest run that is to fetch them, in bytes: whole pieces.
         is_open: whether more is likely to be wanted behind *stop* soon, so that a run may reach beyond it.
     """
 
@@ -156,17 +156,23 @@ class Planner:
 
     def demand(self, start: int, position: int, stop: int) -> Want:
         """Return what is fetched for a caller who asked for `[start, stop)` and has got what is before *position*."""
-        near = min(stop, position + max(self._room, self._block))
+        most = max(floor(self._room, self._piece), self._block)
+        near = min(stop, position + most)
         if self.is_sequential:
             return self._want(position, near, self.run, is_demand=True, is_open=True)
-        first = position
+        first, base = position, floor(start, self._piece)
+        share = floor(most, self._piece * self._concurrency) // self._concurrency
+        if stop - start <= most:
+            share = ceil(-(-(stop - start) // self._concurrency), self._piece)
+        run = max(share, ceil(min(SPLIT_LEAST, self._block), self._piece))
+        if near < stop:  # whole runs, otherwise each step of the position would ask for a few bytes more
+            near = base + floor(position - base + most, run)
         if self._stride is None:
             if self._is_backward:
                 first = max(0, min(position, stop - self._fetch))
             else:
-                near = max(near, floor(start, self._piece) + self._fetch)
-        share = ceil(-(-(stop - start) // self._concurrency), self._piece)
-        return self._want(first, near, max(share, min(SPLIT_LEAST, self._block)), is_demand=True)
+                near = max(near, base + self._fetch)
+        return self._want(first, near, run, is_demand=True)
 
     def is_worth(self, start: int, stop: int, wants: Iterable[Want]) -> bool:
         """Say whether a run is worth going on with, of which `[start, stop)` is still to come.
@@ -203,7 +209,7 @@ class Planner:
         has_stride = self._gaps_equal >= EQUAL_GAPS and length > 0 and distance != 0
         self._stride = (length, distance) if has_stride else None
         is_near = abs(start - self._segment) <= self._block or abs(gap) <= self._block
-        self._fetch = min(2 * self._fetch, self._block) if is_near else FETCH_LEAST
+        self._fetch = min(2 * self._fetch, max(self._block, FETCH_LEAST)) if is_near else FETCH_LEAST
         self._is_backward = is_near and start < self._segment
         self._segment = start
         self._has_jumped = True
@@ -212,4 +218,5 @@ class Planner:
 
     def _want(self, start: int, stop: int, run: int, *, is_demand: bool = False, is_open: bool = False) -> Want:
         stop = min(self._size, ceil(stop, self._piece))
-        return Want(floor(start, self._piece), stop, is_demand, run, is_open)
+        # A run that stopped within a piece would leave it to nobody: only whole pieces are there.
+        return Want(floor(start, self._piece), stop, is_demand, ceil(run, self._piece), is_open)

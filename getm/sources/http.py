@@ -13,7 +13,6 @@ import http.client
 import os
 import secrets
 import socket
-import threading
 import time
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -287,17 +286,16 @@ class HttpBody:
 _USER_AGENT = "getm"
 _DEFAULTS = requests.utils.default_headers()
 _process: dict[int, Transport] = {}  # by process number: a forked child must not use its parent's connections
-_process_lock = threading.Lock()
 
 
 def _process_transport() -> Transport:
     """Return this process's transport; a forked child gets its own."""
     process = os.getpid()
-    with _process_lock:
-        if process not in _process:
-            _process.clear()
-            _process[process] = HttpTransport()
-        return _process[process]
+    transport = _process.get(process)
+    if transport is None:  # no lock, for a fork could leave it locked
+        _process.clear()
+        transport = _process.setdefault(process, HttpTransport())
+    return transport
 
 
 def close_connections() -> None:

@@ -1,0 +1,227 @@
+"""The engine as a whole: its life, what it may use, and what happens when something leaves it in the middle."""
+
+import gc
+import os
+import threading
+import warnings
+
+import pytest
+
+import getm
+from getm.engine import default
+from tests.content import assert_ramp, ramp
+from tests.servers.fault import Fault
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def engine():
+    engine = getm.Engine(memory=16 * MIB)
+    yield engine
+    engine.close()
+
+
+def test_a_reader_goes_on_after_its_engine_was_closed(server, engine):
+    with getm.open(server.put("/object", 4 * MIB), engine=engine) as file:
+        assert_ramp(file.read(2 * MIB), 0)
+        engine.close()
+        assert 0 == engine.memory
+        assert_ramp(file.read(), 2 * MIB)
+
+
+def test_closing_a_reader_builds_nothing(server, engine):
+    file = getm.open(server.put("/object", 4 * MIB), engine=engine)
+    engine.close()
+    file.close()
+    assert engine._core is None
+
+
+def test_clear_has_everything_fetched_again(server, engine):
+    with getm.open(server.put("/object", MIB), engine=engine) as file:
+        file.read()
+        engine.clear()
+        file.seek(0)
+        assert_ramp(file.read(), 0)
+        assert 2 == file.stats.requests
+
+
+def test_the_engine_counts_what_closed_readers_have_cost(server, engine):
+    url = server.put("/object", 3 * MIB)
+    for _ in range(2):
+        with getm.open(url, engine=engine) as file:
+            file.read()
+    assert 3 * MIB == engine.stats.fetched
+    assert len(server.log) == engine.stats.requests
+
+
+def test_memory_is_taken_as_it_is_used_and_never_more_than_was_said(server, engine):
+    url = server.put("/object", 40 * MIB)
+    with getm.open(url, engine=engine) as file:
+        assert engine.memory == 0
+        file.read(1)
+        assert MIB == engine.memory
+        while file.read(MIB):
+            assert 16 * MIB >= engine.memory
+
+
+def test_a_reader_dropped_while_the_lock_is_held_is_given_up_later(server, engine):
+    file = getm.open(server.put("/object", 4 * MIB), engine=engine)
+    file.read(1)
+    file.cycle = file  # so that only the garbage collector finds it
+    del file
+    with engine._turn(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+        assert 1 == len(engine._feeds)
+    assert 0 == len(engine._feeds)
+
+
+def test_what_leaves_while_the_lock_is_held_takes_the_state_with_it(server, engine, monkeypatch):
+    with getm.open(server.put("/object", 6 * MIB), engine=engine) as file:
+        file.read(2 * MIB)
+        core = engine._core
+        monkeypatch.setattr(core, "dispatch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            file.read(MIB)
+        assert engine._core is None
+        assert 2 * MIB == file.tell()
+        assert_ramp(file.read(), 2 * MIB)
+
+
+def test_a_callers_auth_that_raises_reaches_the_caller_and_nobody_else(server, engine):
+    class Auth:
+        is_broken = False
+
+        def __call__(self, request):
+            if self.is_broken:
+                raise LookupError("no token")
+            return request
+
+    auth = Auth()
+    url = server.put("/object", 40 * MIB)
+    with getm.open(url, auth=auth, engine=engine) as file, getm.open(url, engine=engine) as other:
+        file.read(MIB)
+        auth.is_broken = True
+        with pytest.raises(LookupError):
+            file.read()
+        core = engine._core
+        assert_ramp(other.read(), 0)
+        assert core is engine._core
+        auth.is_broken = False
+        assert_ramp(file.read(), MIB)
+
+
+def test_blocks_are_shared_by_readers_that_may_share_them(server, engine):
+    url = server.put("/object", MIB)
+    with getm.open(url, engine=engine) as file:
+        file.read()
+    with getm.open(url, engine=engine) as same:
+        assert_ramp(same.read(), 0)
+        assert 0 == same.stats.fetched
+    for options in ({"headers": {"X-Who": "me"}}, {"auth": ("me", "pw")}, {"verify": False}):
+        with getm.open(url, engine=engine, **options) as other:
+            other.read()
+            assert MIB == other.stats.fetched
+
+
+def test_blocks_of_a_weakly_named_version_are_not_shared(server, engine):
+    url = server.put("/object", MIB, {"ETag": 'W/"1"'})
+    for _ in range(2):
+        with getm.open(url, engine=engine) as file:
+            file.read()
+            assert MIB == file.stats.fetched
+
+
+def test_two_signatures_of_one_object_share_and_two_queries_do_not(server, engine):
+    url = server.put("/object", MIB)
+    fetched = []
+    for query in ("?X-Amz-Signature=1&X-Amz-Date=1", "?X-Amz-Signature=2&X-Amz-Date=2", "?id=1", "?id=2"):
+        with getm.open(url + query, engine=engine) as file:
+            file.read()
+            fetched.append(file.stats.fetched)
+    assert [MIB, 0, MIB, MIB] == fetched
+
+
+def test_a_forked_child_reads_by_itself_and_leaves_the_parent_alone(server, engine):
+    with getm.open(server.put("/object", 6 * MIB), engine=engine) as file, getm.urlopen(server.put("/o", MIB)) as stream:
+        part = stream.read(1000)
+        assert_ramp(file.read(2 * MIB), 0)
+        child = os.fork()
+        if child == 0:
+            try:
+                right = file.read() == ramp(2 * MIB, 6 * MIB) and bytes(part) == ramp(0, 1000)
+            finally:
+                os._exit(0 if right else 1)
+        assert_ramp(file.read(), 2 * MIB)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert_ramp(part, 0)
+
+
+def test_many_readers_stay_within_one_bound_and_all_go_on(server, engine):
+    url = server.put("/object", 3 * MIB)
+    files = [getm.open(url, engine=engine, headers={"X-Reader": str(number)}) for number in range(40)]
+    try:
+        for start in range(0, 3 * MIB, MIB // 2):
+            for file in files:
+                assert_ramp(file.read(MIB // 2), start)
+                assert 16 * MIB >= engine.memory
+    finally:
+        for file in files:
+            file.close()
+
+
+def test_one_who_hoards_views_starves_nobody(server, engine):
+    with getm.urlopen(server.put("/a", 24 * MIB), engine=engine) as hoarder:
+        views = []
+        while view := hoarder.read(MIB):
+            views.append(view)
+        assert 0 < hoarder.stats.private < 24 * MIB
+        with getm.open(server.put("/b", 6 * MIB), engine=engine) as other:
+            assert_ramp(other.read(), 0)
+        for number, view in enumerate(views):
+            assert_ramp(view, number * MIB)
+
+
+def test_threads_that_read_one_object_get_their_bytes(server, engine):
+    wrong = []
+    with getm.open(server.put("/object", 12 * MIB), engine=engine, concurrency=4) as file:
+
+        def read(number):
+            for step in range(20):
+                start = (number * 7919 + step * 655_360) % (11 * MIB)
+                try:
+                    assert_ramp(file.read_at(start, 300_000), start)
+                except BaseException as error:  # noqa: BLE001  # shown below, in the main thread
+                    wrong.append(error)
+
+        threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [] == wrong
+
+
+def test_where_no_process_can_be_started_reading_goes_on_in_this_one(server, engine, monkeypatch, caplog):
+    monkeypatch.setattr("sys.executable", "")
+    with getm.open(server.put("/object", 5 * MIB), engine=engine) as file:
+        while part := file.read(MIB):
+            assert_ramp(part, file.tell() - len(part))
+    assert 1 == len([record for record in caplog.records if "background processes" in record.message])
+
+
+def test_a_failure_is_not_remembered(server, engine):
+    with getm.open(server.put("/object", 4 * MIB), engine=engine, retries=0) as file:
+        file.read(MIB)
+        server.fail(Fault(status=404), times=None)
+        with pytest.raises(getm.NotFound):
+            file.read()
+        server.heal()
+        assert MIB == file.tell()
+        assert_ramp(file.read(), MIB)
+
+
+def test_readers_without_an_engine_of_their_own_share_two():
+    assert default(1) is default(8)
+    assert default(None) is not default(8)
