@@ -22,7 +22,7 @@ from getm.ranges import PIECES, ceil, floor
 
 SPLIT_LEAST = MIB // 2
 """A large demand is not cut into smaller parts than this."""
-RAMP = 8
+RAMP = 16
 """The window is at most this many times what was read in sequence so far, once that is a block; before, as much as that."""
 EQUAL_GAPS = 3
 RUN_UNMEASURED = 8 * MIB
