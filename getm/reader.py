@@ -278,8 +278,8 @@ class Reader(io.RawIOBase):
         stop = start + length
         window = self._window
         if window is not None and window.start <= start and stop <= window.stop:
-            data = window.memory[start + window.shift : stop + window.shift]
-            if window.is_current:
+            data = window.copy(start, stop)
+            if data is not None:
                 self._window_read = (self._window_read[0] if self._window_read else start, stop)
                 return data
         if length == 0:
@@ -318,13 +318,10 @@ class Reader(io.RawIOBase):
             self._bytes(start, 1)
             window = self._window
         if window is not None:
-            first, last = start + window.shift, min(window.stop, start + length) + window.shift
-            if until is not None:
-                last = window.memory.find(until, first, last) + 1 or last
-            data = window.memory[first:last]
-            if window.is_current:
-                self._window_read = (self._window_read[0] if self._window_read else start, start + len(data))
-                return data
+            part = window.copy(start, min(window.stop, start + length), until=until)
+            if part is not None:
+                self._window_read = (self._window_read[0] if self._window_read else start, start + len(part))
+                return part
         data = self._bytes(start, min(length, SMALL))
         return data if until is None else data[: data.find(until) + 1] or data
 

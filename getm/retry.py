@@ -112,6 +112,36 @@ class RequestFailed(Exception):  # noqa: N818  # named as the exceptions that it
         self.failure = failure
 
 
+class StallWatch:
+    """Notices that too few bytes come: fewer than *least* within *seconds*.
+
+    Args:
+        seconds: length of the time that is looked at.
+        least: bytes that must come in it.
+        now: when it begins; any clock that does not go back.
+    """
+
+    def __init__(self, seconds: float, least: int, now: float) -> None:
+        self._seconds = seconds
+        self._least = least
+        self._began = now
+        self._count = 0
+
+    def add(self, count: int, now: float) -> None:
+        """Note that *count* bytes have come.
+
+        Raises:
+            RequestFailed: that is too few for too long.
+        """
+        self._count += count
+        passed = now - self._began
+        if passed < self._seconds:
+            return
+        if self._count < self._least:
+            raise RequestFailed(Failure(Trouble.TIMEOUT, f"{self._count} bytes in {passed:.1f} s are a stall"))
+        self._began, self._count = now, 0
+
+
 def pause(attempt: int, retry_after: float | None, chance: float) -> float:
     """Return how many seconds to wait before attempt number *attempt* (the second is 2).
 

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from getm.config import BLOCK_SIZE, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
+from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Stats
 from getm.engine.inline import first, first_bytes, receive
@@ -43,6 +43,7 @@ from getm.sources.base import Source
 
 __all__ = ["Engine", "Feed", "Stats", "Window", "close_default", "default", "first", "first_bytes"]
 
+_CLOSED = "I/O operation on closed file"
 WAIT_MOST = 1.0
 """Longest single wait in seconds; then everything is looked at again."""
 SAVE_BUFFER = MIB
@@ -275,10 +276,13 @@ class Engine:
             return
         self._feeds.remove(feed)
         self._past.add(feed.stats)
+        feed.is_closed = True
         for inline in feed.inlines:
-            if not inline.is_busy:
-                inline.close()
+            inline.give_up()
         feed.inlines.clear()
+        for demand in feed.demands:
+            demand.error = demand.error or ValueError(_CLOSED)
+        self._changed.notify_all()
         core = self._core
         if core is not None and feed.epoch == self._epoch:
             core.collect()
@@ -291,7 +295,7 @@ class Engine:
         if self._core is None:
             self._core = Core(self._budget)
             self._epoch += 1
-        if feed is not None and feed.epoch != self._epoch:
+        if feed is not None and feed.epoch != self._epoch and not feed.is_closed:
             feed.epoch = self._epoch
             self._core.register(feed)
         return self._core
@@ -332,6 +336,8 @@ class Engine:
     def _satisfy(self, feed: Feed, demand: Demand, *, is_new: bool) -> None:
         """Wait until a demand is met, doing what has to be done for it; tell the planner if it *is_new*."""
         with self._turn(feed) as core:
+            if feed.is_closed:
+                demand.error = ValueError(_CLOSED)
             if is_new:
                 feed.planner.read(demand.start, demand.stop)
             core.collect()
@@ -342,7 +348,8 @@ class Engine:
                 feed.stats.misses += 1
                 feed.planner.waited()
                 self._await(feed, demand)
-            self._enter(feed).dispatch(feed)
+            if not feed.is_closed:
+                self._enter(feed).dispatch(feed)
         if demand.error is not None:
             raise demand.error
 
@@ -403,6 +410,14 @@ class Engine:
             if paused:
                 return min(paused, WAIT_MOST)
             inline = core.inline(feed, demand)
+        self._fetch_inline(core, feed, inline, demand)
+        if inline in feed.inlines and inline.stop - inline.position <= FETCH_LEAST:
+            self._fetch_inline(core, feed, inline, demand)  # a short rest, in the next block: it keeps the connection
+        self._changed.notify_all()
+        return 0.0
+
+    def _fetch_inline(self, core: Core, feed: Feed, inline: Inline, demand: Demand) -> None:
+        """Receive what of an inline goes to one place, and account for it."""
         target = core.target(feed, inline, demand)
         inline.is_busy = True
         demand.is_direct = target.is_direct
@@ -414,8 +429,6 @@ class Engine:
         else:  # given up meanwhile
             inline.close()
         demand.error = demand.error or error
-        self._changed.notify_all()
-        return 0.0
 
     def _save_here(self, core: Core, feed: Feed, saving: Saving) -> float:
         """Save some bytes in the calling thread if no worker will; return how long to wait if one will, else 0."""
@@ -435,6 +448,7 @@ class Engine:
         if error is None:
             saving.saved(inline.position, inline.position + count)
             inline.position += count
+            inline.is_at_end = inline.position >= inline.stop
             feed.progress = time.monotonic()
             feed.stats.fetched += count
         if self._core is core and inline in feed.inlines:
@@ -468,7 +482,7 @@ class Engine:
 
     def _settle(self, core: Core, feed: Feed, inline: Inline, failure: Failure | None, error: BaseException | None) -> None:
         """Take leave of an inline that is at its end, one way or another."""
-        if failure is None and error is None and inline.position < inline.stop:
+        if failure is None and error is None and not inline.is_at_end:
             return
         feed.inlines.remove(inline)
         inline.close()

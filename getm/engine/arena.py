@@ -7,11 +7,14 @@ to its bound and taken from the system in steps, by `posix_fallocate`, so that a
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import os
 import tempfile
 import weakref
 from collections import deque
+
+_log = logging.getLogger(__name__)
 
 STEP = 8 << 20
 """Bytes by which the memory grows, once it has reached this; before, it doubles."""
@@ -78,6 +81,11 @@ class Arena:
 
     def close(self) -> None:
         """Let go of the memory; it goes back to the system with the last lease on it."""
+        try:
+            self.view.release()
+            self.memory.close()
+        except BufferError:
+            _log.debug("memory is kept for what still looks at it")
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

@@ -86,7 +86,9 @@ class Core:
         if not gaps:
             return gaps
         taken = [(run.position, run.stop) for run in feed.object.runs]
-        taken += [(inline.position, inline.stop) for inline in feed.inlines]
+        for inline in feed.inlines:  # a server may end its answer within a piece, which is missing then
+            last = inline.stop if inline.stop == feed.size else floor(inline.stop, feed.piece)
+            taken.append((inline.position, last))
         return [rest for gap in gaps for rest in subtract(gap, taken)]
 
     def dispatch(self, feed: Feed) -> None:
@@ -153,10 +155,12 @@ class Core:
 
     def inline(self, feed: Feed, demand: Demand) -> Inline:
         """Return a new request of the calling thread's own for a demand that no worker sees to."""
-        start = floor(demand.position, feed.piece)
         want = feed.planner.demand(demand.start, demand.position, demand.stop)
-        stops = [gap[1] for gap in self.missing(feed, start, want.stop) if gap[0] <= start < gap[1]]
-        stop = stops[0] if stops else want.stop  # without a gap a run is to bring it that finds no slot
+        gaps = [gap for gap in self.missing(feed, want.start, want.stop) if gap[0] <= demand.position < gap[1]]
+        # Without a gap a run is to bring it that finds no slot.
+        start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
+        if feed.settings.concurrency is None:
+            self._give_up_inline(feed)
         if feed.settings.concurrency is None and want.is_open:
             stop = feed.size
         elif feed.settings.concurrency is not None:
@@ -196,6 +200,7 @@ class Core:
     def received(self, feed: Feed, inline: Inline, demand: Demand, target: Target, count: int) -> None:
         """Take in what a thread has received of an inline on behalf of a demand."""
         start, stop = inline.position, inline.position + count
+        inline.is_at_end = stop >= inline.stop
         if stop < feed.size:
             stop = floor(stop, feed.piece)
         inline.position = stop

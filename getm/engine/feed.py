@@ -108,6 +108,16 @@ class Inline:
     stop: int
     body: Body | None = None  # None until it is sent
     is_busy: bool = False  # whether a thread is at it
+    is_at_end: bool = False  # whether its body was read to the end
+    is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
+
+    def give_up(self) -> None:
+        """Close it, or have the thread that is at it do so, now."""
+        self.is_given_up = True
+        if not self.is_busy:
+            self.close()
+        elif self.body is not None:
+            self.body.abort()
 
     def close(self) -> None:
         """Give its connection back, or drop it."""
@@ -167,6 +177,7 @@ class Feed:
     wants: list[Want] = field(default_factory=list)
     attempts: dict[int, Attempt] = field(default_factory=dict)  # by the offset where fetching has to go on
     progress: float = 0.0  # when the last bytes came
+    is_closed: bool = False
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object
     block_size: int = field(init=False)

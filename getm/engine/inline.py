@@ -9,9 +9,9 @@ import random
 import time
 from contextlib import closing
 
-from getm.config import RATE_LEAST, Settings
+from getm.config import RATE_LEAST, STALL_LEAST, Settings
 from getm.engine.feed import Feed, Inline
-from getm.retry import Failure, RequestFailed, pause
+from getm.retry import Failure, RequestFailed, StallWatch, pause
 from getm.sources.base import Body, Source
 
 
@@ -49,8 +49,11 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
             with closing(body):
                 stop = min(stop, body.answer.version.size)
                 chunk = memoryview(bytearray(body.answer.stop - body.answer.start))
+                watch = StallWatch(settings.stall, STALL_LEAST, time.monotonic())
                 while count < len(chunk):
-                    count += body.readinto(chunk[count:])
+                    came = body.readinto(chunk[count:])
+                    count += came
+                    watch.add(came, time.monotonic())
         except RequestFailed as failed:
             attempt += 1
             if attempt > settings.retries:
@@ -69,11 +72,16 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
             began = time.monotonic()
             inline.body = feed.source.send(feed.source.request(inline.position, inline.stop))
             inline.stop = inline.body.answer.stop
+            if inline.is_given_up:
+                return 0, None
             feed.planner.observe(time.monotonic() - began, None)
         began = time.monotonic()
         least = min(len(target), inline.stop - inline.position)
+        watch = StallWatch(feed.settings.stall, STALL_LEAST, began)
         while count < least:
-            count += inline.body.readinto(target[count:least])
+            came = inline.body.readinto(target[count:least])
+            count += came
+            watch.add(came, time.monotonic())
         if count >= RATE_LEAST:
             feed.planner.observe(None, count / max(time.monotonic() - began, 1e-6))
     except RequestFailed as failed:

@@ -32,7 +32,7 @@ KEEP = 16 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Bytes that are there, for reading without the engine: copy first, then ask whether it `is_current`.
+    """Bytes that are there, for reading without the engine.
 
     Attributes:
         memory: the arena.
@@ -52,10 +52,24 @@ class Window:
     generation: int
     generations: list[int]
 
-    @property
-    def is_current(self) -> bool:
-        """Whether what was copied from the memory before this question is the object's."""
-        return self.generations[self.slot] == self.generation
+    def copy(self, start: int, stop: int, *, until: bytes | None = None) -> bytes | None:
+        """Return the bytes `[start, stop)` of the object, all within the window; None if they are gone.
+
+        Args:
+            start: first byte.
+            stop: the byte after the last.
+            until: where to stop before: behind the first such byte.
+        """
+        shift = self.shift
+        try:
+            last = stop + shift
+            if until is not None:
+                last = self.memory.find(until, start + shift, last) + 1 or last
+            data = self.memory[start + shift : last]
+        except ValueError:  # closed
+            return None
+        # Asked after copying: a slot gets another generation before anything else is written to it.
+        return data if self.generations[self.slot] == self.generation else None
 
 
 class Memory:

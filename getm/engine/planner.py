@@ -169,7 +169,7 @@ class Planner:
             near = base + floor(position - base + most, run)
         if self._stride is None:
             if self._is_backward:
-                first = max(0, min(position, stop - self._fetch))
+                first = max(0, min(position, ceil(stop, self._piece) - self._fetch))
             else:
                 near = max(near, base + self._fetch)
         return self._want(first, near, run, is_demand=True)
@@ -177,11 +177,12 @@ class Planner:
     def is_worth(self, start: int, stop: int, wants: Iterable[Want]) -> bool:
         """Say whether a run is worth going on with, of which `[start, stop)` is still to come.
 
-        It is if something wanted lies at its beginning, or if its rest is so short that it costs less than a new connection.
+        It is if something wanted lies at its beginning, or ends there and is likely to go on, or if its rest is so short
+        that it costs less than a new connection.
         """
         reach = max(self.skip, self._block)
         return stop - start <= self._piece or any(
-            want.start < stop and start < want.stop and want.start - start <= reach for want in wants
+            want.start < stop and start < want.stop + want.is_open and want.start - start <= reach for want in wants
         )
 
     @property

@@ -37,7 +37,7 @@ from getm.engine.messages import (
     decode_to_worker,
     encode,
 )
-from getm.retry import Failure, RequestFailed, Trouble
+from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.base import Body
 
 THROWN_AWAY = 64 * 1024
@@ -153,8 +153,14 @@ class _Worker:
                 self._is_cancelled = False
             self._send(ended)
 
-    def _listen(self) -> None:
-        """Hear the calling process out, and end when it does."""
+    def _listen(self) -> NoReturn:
+        """Hear the calling process out, and end this one when that does; or when it cannot be heard, for whatever reason."""
+        try:
+            self._listen_on()
+        finally:
+            os._exit(1)
+
+    def _listen_on(self) -> None:
         waiting = select.poll()
         waiting.register(self._channel.fileno(), select.POLLIN)
         if self._parent >= 0:
@@ -297,8 +303,7 @@ class _Progress:
         self._told = 0.0  # when the last word went out
         self._since = 0.0  # when the clock was last set going; 0 while it stands
         self._spent = 0.0  # seconds on the clock before that
-        self._mark = position  # position at the beginning of the time in which a stall is looked for
-        self._marked = 0.0  # that beginning
+        self._watch = StallWatch(stall, STALL_LEAST, 0.0)  # set going with the clock
 
     def seconds(self) -> float:
         """Return the time spent on the body, without the waits for grants."""
@@ -310,8 +315,8 @@ class _Progress:
 
     def resume(self) -> None:
         """Set the clock going."""
-        self._since = self._told = self._marked = time.monotonic()
-        self._mark = self.position
+        self._since = self._told = time.monotonic()
+        self._watch = StallWatch(self._stall, STALL_LEAST, self._since)
 
     def add(self, count: int) -> bool:
         """Note that *count* more bytes are in place; say whether that is to be announced.
@@ -321,11 +326,7 @@ class _Progress:
         """
         self.position += count
         now = time.monotonic()
-        if now - self._marked >= self._stall:
-            if self.position - self._mark < STALL_LEAST:
-                text = f"{self.position - self._mark} bytes in {now - self._marked:.0f} s are a stall"
-                raise RequestFailed(Failure(Trouble.TIMEOUT, text))
-            self._mark, self._marked = self.position, now
+        self._watch.add(count, now)
         if self.position < self._due and now - self._told < ANNOUNCE_SECONDS:
             return False
         self._due = self.position - self.position % ANNOUNCE_EVERY + ANNOUNCE_EVERY

@@ -13,6 +13,7 @@ import http.client
 import os
 import secrets
 import socket
+import struct
 import time
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -84,17 +85,14 @@ class HttpSource:
 
     def request(self, start: int, stop: int) -> Request:
         """Return a request for `[start, stop)`, with the URL, the headers and the credentials of this moment."""
-        headers = {
-            "User-Agent": _USER_AGENT,
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            **self._headers,
-            "Range": range_header(start, stop),
-        }
+        headers: requests.structures.CaseInsensitiveDict[str | bytes] = requests.structures.CaseInsensitiveDict()
+        headers.update({"User-Agent": _USER_AGENT, "Accept": "*/*"})
         if self._session is not None:
-            session_headers = {name: value for name, value in self._session.headers.items() if name not in _DEFAULTS}
-            plain = requests.Request("GET", self._url, headers={**session_headers, **headers}, auth=self._auth)
-            prepared = self._session.prepare_request(plain)
+            headers.update({name: value for name, value in self._session.headers.items() if name not in _DEFAULTS})
+        headers.update(self._headers)
+        headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
+        if self._session is not None:
+            prepared = self._session.prepare_request(requests.Request("GET", self._url, headers=headers, auth=self._auth))
         else:
             prepared = requests.Request("GET", self._url, headers=headers, auth=self._auth).prepare()
         return Request(
@@ -144,11 +142,12 @@ class HttpSource:
 
     def _follow(self, location: str) -> None:
         """Go on at *location*; another origin is told no secrets."""
-        target = urljoin(self._url, location)
         try:
-            uri.check(target)
+            target = uri.check(urljoin(self._url, location))
         except UsageError as error:
             raise RequestFailed(Failure(Trouble.PROTOCOL, f"redirected to something unusable: {error}")) from None
+        except ValueError:
+            raise RequestFailed(Failure(Trouble.PROTOCOL, "redirected to something unusable: no URL")) from None
         if _origin(target) != _origin(self._url):
             self._auth = None
             self._session = None
@@ -169,19 +168,19 @@ class HttpTransport:
         A kept-alive connection that turns out to be closed is replaced at once; nothing else is tried again here.
 
         Raises:
-            RequestFailed: no answer, or none that can be used.
+            RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
         """
         try:
             response = self._send(request)
         except requests.exceptions.ConnectionError as error:
             if not _is_stale(error):
-                raise RequestFailed(_connection_failure(error)) from error
+                raise RequestFailed(_connection_failure(error)) from None
             try:
                 response = self._send(request)
             except requests.exceptions.RequestException as again:
-                raise RequestFailed(_connection_failure(again)) from again
+                raise RequestFailed(_connection_failure(again)) from None
         except (requests.exceptions.RequestException, OSError) as error:
-            raise RequestFailed(_connection_failure(error)) from error
+            raise RequestFailed(_connection_failure(error)) from None
         try:
             headers = {name.lower(): value for name, value in response.headers.items()}
             return HttpBody(response, check(request, response.status_code, headers, time.time()))
@@ -270,6 +269,9 @@ class HttpBody:
             return
         try:
             with socket.socket(fileno=os.dup(stream.fileno())) as twin:
+                # Reset at the close that follows. After a mere shutdown the kernel opens a window that was full no more: a
+                # server in the middle of sending would notice after a minute only that nobody is there.
+                twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 twin.shutdown(socket.SHUT_RDWR)
         except (OSError, ValueError):
             return
