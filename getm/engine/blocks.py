@@ -78,9 +78,9 @@ class BlockTable:
 
     def hold(self, slot: int) -> None:
         """Keep a slot from being taken, until it is released as often as it is held."""
-        if self._block[slot] is None:
-            raise ValueError(f"slot {slot} holds no block")
         if not self._holds[slot]:
+            if self._block[slot] is None:
+                raise ValueError(f"slot {slot} holds no block")
             self._remove(slot)
         self._holds[slot] += 1
 

@@ -1,0 +1,457 @@
+"""What is fetched next, for each pattern of reading; and what holds for any reads at all."""
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from getm.config import FETCH_LEAST, KIB, MIB, RUN_MOST
+from getm.engine.planner import RAMP, Planner, Want
+
+SIZE = 1 << 30
+BLOCK = MIB
+PIECE = BLOCK // 64
+ROOM = 96 * MIB
+
+
+def planner(size=SIZE, concurrency=8, room=ROOM, **options):
+    planner = Planner(size, BLOCK, concurrency, **options)
+    planner.allow(room)
+    return planner
+
+
+def missed(planner, start, length):
+    """Read what is not there, and return what is wanted for it: the demand, and what is to be fetched ahead."""
+    planner.read(start, start + length)
+    planner.waited()
+    first, *ahead = planner.wants([(start, start, start + length)])
+    assert first.is_demand
+    assert not any(want.is_demand for want in ahead)
+    return first, ahead
+
+
+def ranges(wants):
+    return [(want.start, want.stop) for want in wants]
+
+
+class TestSequence:
+    def test_the_first_read_fetches_nothing_ahead(self):
+        first, ahead = missed(planner(), 0, 10)
+        assert (0, FETCH_LEAST) == (first.start, first.stop)
+        assert [] == ahead
+
+    def test_the_window_grows_with_what_was_read(self):
+        reader = planner()
+        widths = []
+        for offset in range(0, 4 * MIB, 64 * KIB):
+            _, ahead = missed(reader, offset, 64 * KIB)
+            read = offset + 64 * KIB
+            width = ahead[0].stop - read if ahead else 0
+            assert width <= RAMP * read if read >= BLOCK else width <= read
+            widths.append(width)
+        assert sorted(widths) == widths
+        assert 0 == widths[0]
+        assert RAMP * 4 * MIB == widths[-1]
+
+    def test_the_window_does_not_grow_while_the_reader_need_not_wait(self):
+        reader = planner()
+        missed(reader, 0, MIB)
+        (width,) = {want.stop - MIB for want in reader.wants([])}
+        for offset in range(MIB, 8 * MIB, MIB):
+            reader.read(offset, offset + MIB)
+            assert [(offset + MIB, offset + MIB + width)] == ranges(reader.wants([]))
+
+    @pytest.mark.parametrize("room", [0, 1, PIECE, BLOCK, 3 * BLOCK])
+    def test_the_window_is_no_wider_than_the_room(self, room):
+        reader = planner(room=room)
+        for offset in range(0, 16 * MIB, MIB):
+            _, ahead = missed(reader, offset, MIB)
+        assert ahead == [] if not room else ahead[0].stop - 16 * MIB == max(room, PIECE)
+
+    def test_the_window_is_no_wider_than_a_run_for_each_connection_and_one_behind_them(self):
+        reader = planner(room=SIZE)
+        reader.observe(0.03, 10e6)  # a run of ten first-byte times: 3 MB
+        for offset in range(0, 128 * MIB, MIB):
+            _, ahead = missed(reader, offset, MIB)
+        assert pytest.approx(9 * 3e6, abs=PIECE) == ahead[0].stop - 128 * MIB
+
+    def test_runs_last_ten_first_byte_times(self):
+        reader = planner(room=SIZE)
+        reader.observe(0.1, 8e6)
+        for offset in range(0, 64 * MIB, MIB):
+            _, ahead = missed(reader, offset, MIB)
+        assert 7 * MIB == ahead[0].run  # 8 MB, in whole blocks
+
+    def test_runs_are_no_longer_than_a_connection_s_share_of_the_window(self):
+        reader = planner()
+        first, ahead = missed(reader, 0, 2 * MIB)
+        assert 4 * MIB == first.run == ahead[0].run  # an eighth of sixteen times what was read
+        reader.allow(4 * MIB)
+        assert BLOCK == reader.run
+
+    def test_runs_have_a_longest_length(self):
+        reader = planner(room=SIZE, forward=True)
+        reader.observe(10.0, 1e9)
+        missed(reader, 0, 1)
+        assert RUN_MOST == reader.run
+
+    def test_a_short_skip_is_read_through(self):
+        reader = planner()
+        for offset in range(0, 4 * MIB, 256 * KIB):
+            first, ahead = missed(reader, offset, 128 * KIB)
+        assert reader.is_sequential
+        assert first.is_open
+        assert [(4 * MIB - 128 * KIB, True)] == [(want.start, want.is_open) for want in ahead]
+
+    def test_a_skip_is_short_if_it_comes_in_one_first_byte_time(self):
+        for gap, is_sequential in ((MIB, True), (MIB + 1, False)):
+            reader = planner()
+            reader.observe(0.5, 2.0 * MIB)
+            missed(reader, 0, MIB)
+            missed(reader, MIB + gap, 10)
+            assert is_sequential == reader.is_sequential
+
+    def test_one_long_read_behind_a_jump_is_no_sequence_but_another_behind_it_makes_one(self):
+        reader = planner()
+        _, ahead = missed(reader, SIZE // 2, 4 * MIB)
+        assert [] == ahead
+        _, ahead = missed(reader, SIZE // 2 + 4 * MIB, 10)
+        assert [SIZE // 2 + 4 * MIB] == [want.start for want in ahead]
+
+    def test_a_jump_ends_it(self):
+        reader = planner()
+        missed(reader, 0, 16 * MIB)
+        _, ahead = missed(reader, SIZE // 2, 10)
+        assert [] == ahead
+
+    def test_nothing_is_wanted_behind_the_object_s_end(self):
+        reader = planner(size=16 * MIB + 5)
+        for offset in range(0, 16 * MIB, MIB):
+            _, ahead = missed(reader, offset, MIB)
+        assert [Want(16 * MIB, 16 * MIB + 5, is_demand=False, run=reader.run)] == ahead
+        first, ahead = missed(reader, 16 * MIB, 5)
+        assert 16 * MIB + 5 == first.stop
+        assert [] == ahead
+
+    def test_what_is_read_without_the_engine_is_part_of_it(self):
+        reader = planner()
+        missed(reader, 0, 10)
+        reader.follow(MIB)
+        missed(reader, MIB, 10)
+        assert reader.is_sequential
+
+
+class TestSingleConnection:
+    def test_sequential_reading_is_one_run_to_the_end(self):
+        reader = planner(concurrency=1)
+        first, ahead = missed(reader, 0, MIB)
+        assert all(want.run >= SIZE and want.is_open for want in (first, *ahead))
+
+    def test_a_stream_s_is_from_the_first_read(self):
+        first, ahead = missed(planner(concurrency=1, forward=True), 0, 10)
+        assert all(want.run >= SIZE and want.is_open for want in (first, *ahead))
+
+    def test_a_jump_is_not(self):
+        first, _ = missed(planner(concurrency=1), SIZE // 2, 10)
+        assert (SIZE // 2, SIZE // 2 + FETCH_LEAST, False) == (first.start, first.stop, first.is_open)
+
+
+class TestForward:
+    def test_it_starts_with_the_widest_window(self):
+        reader = planner(forward=True, room=SIZE)
+        _, ahead = missed(reader, 0, 10)
+        assert [(0, 9 * 8 * MIB + PIECE)] == ranges(ahead)
+        for offset in range(10, 1000, 10):
+            missed(reader, offset, 10)
+        assert 9 * 8 * MIB + PIECE == reader.wants([])[0].stop
+
+    def test_it_is_no_wider_than_the_room(self):
+        _, ahead = missed(planner(forward=True, room=20 * MIB), 0, PIECE)
+        assert [(PIECE, PIECE + 20 * MIB)] == ranges(ahead)
+
+
+class TestJump:
+    @pytest.mark.parametrize("start", [SIZE // 2, SIZE // 2 + 5, SIZE // 2 + PIECE - 1, SIZE // 3])
+    @pytest.mark.parametrize("length", [1, PIECE, FETCH_LEAST, FETCH_LEAST + 1, 10 * FETCH_LEAST])
+    def test_the_pieces_asked_for_are_fetched_and_no_less_than_64_kib(self, start, length):
+        first, ahead = missed(planner(), start, length)
+        low = start // PIECE * PIECE
+        high = -(-(start + length) // PIECE) * PIECE
+        assert (low, max(high, low + FETCH_LEAST)) == (first.start, first.stop)
+        assert not first.is_open
+        assert [] == ahead
+
+    def test_far_misses_do_not_fetch_more(self):
+        reader = planner()
+        for start in (100 * MIB, 500 * MIB, 300 * MIB, 20 * MIB, 800 * MIB):
+            first, _ = missed(reader, start, 10)
+            assert (start, start + FETCH_LEAST) == (first.start, first.stop)
+
+    def test_a_large_read_is_split_over_all_connections(self):
+        first, _ = missed(planner(), SIZE // 2, 32 * MIB)
+        assert (SIZE // 2, SIZE // 2 + 32 * MIB, 4 * MIB) == (first.start, first.stop, first.run)
+
+    def test_a_read_that_is_not_so_large_is_split_over_fewer(self):
+        first, _ = missed(planner(), SIZE // 2, 2 * MIB)
+        assert MIB // 2 == first.run
+
+    @pytest.mark.parametrize("concurrency", [1, 2, 7, 8])
+    @pytest.mark.parametrize("length", [33 * MIB, 300 * MIB])
+    def test_a_read_larger_than_the_room_is_split_over_all_connections_too(self, length, concurrency):
+        """Its share of the whole read was longer than the room: one connection fetched, the others a few bytes at a time."""
+        reader = planner(room=32 * MIB, concurrency=concurrency)
+        start = SIZE // 2 + 5
+        reader.read(start, start + length)
+        asked = SIZE // 2
+        for position in range(start, start + length, 100 * KIB):
+            want = reader.demand(start, position, start + length)
+            assert position < want.stop <= position + 32 * MIB + PIECE
+            if asked == SIZE // 2:
+                assert concurrency == -(-(want.stop - asked) // want.run)
+            if want.stop < start + length:
+                assert 0 == (want.stop - asked) % want.run
+            asked = want.stop
+        assert asked >= start + length
+
+    def test_without_room_a_block_is_fetched(self):
+        first, _ = missed(planner(room=0), SIZE // 2, 32 * MIB)
+        assert (SIZE // 2, SIZE // 2 + BLOCK) == (first.start, first.stop)
+
+    @pytest.mark.parametrize("length", [100, 3 * MIB, 5 * MIB + 1])
+    @pytest.mark.parametrize("block_size", [96 * KIB, 3 * MIB, 7 * MIB])
+    def test_a_split_lies_between_pieces(self, block_size, length):
+        """A run of 512 KiB ended within a piece of 48 KiB, and the next one was given a place before its first byte."""
+        reader = Planner(SIZE, block_size, 8)
+        reader.allow(ROOM)
+        first, _ = missed(reader, 42 * block_size, length)
+        assert first.run >= first.stop - first.start or 0 == first.run % (block_size // 64)
+
+
+class TestNearMiss:
+    def test_each_upwards_fetches_twice_as_much(self):
+        reader = planner()
+        start, lengths = SIZE // 2, []
+        for _ in range(7):
+            first, _ = missed(reader, start, 10)
+            assert start // PIECE * PIECE == first.start
+            lengths.append(first.stop - first.start)
+            start += 300 * KIB + len(lengths)  # never the same distance: that would be a stride
+        assert [64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, MIB, MIB] == lengths
+
+    def test_each_downwards_fetches_twice_as_much_before_it(self):
+        reader = planner()
+        start, lengths = SIZE // 2, []
+        for _ in range(6):
+            first, _ = missed(reader, start, PIECE)
+            lengths.append(first.stop - first.start)
+            if len(lengths) > 1:
+                assert start + PIECE == first.stop
+            start -= 20 * PIECE + len(lengths) * PIECE
+        assert [64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, MIB] == lengths
+
+    def test_one_among_short_blocks_fetches_no_less_than_a_jump(self):
+        reader = Planner(SIZE, 4 * KIB, 8)
+        for start in (SIZE // 2, SIZE // 2 + 3 * KIB):
+            first, _ = missed(reader, start, 10)
+            assert FETCH_LEAST <= first.stop - first.start
+
+    def test_a_far_one_begins_anew(self):
+        reader = planner()
+        for start in (SIZE // 2, SIZE // 2 + 300 * KIB, SIZE // 2 + 700 * KIB, 5 * MIB):
+            first, _ = missed(reader, start, 10)
+        assert (5 * MIB, 5 * MIB + FETCH_LEAST) == (first.start, first.stop)
+
+    def test_near_the_beginning_nothing_before_it_is_wanted(self):
+        reader = planner()
+        for start in (900 * KIB, 500 * KIB, 100 * KIB):
+            first, _ = missed(reader, start, PIECE)
+        assert (0, 100 * KIB + PIECE) == (first.start, -(-first.stop // KIB) * KIB - 12 * KIB)
+
+
+class TestStride:
+    @pytest.mark.parametrize("distance", [5 * MIB, -5 * MIB, 3 * MIB + 1000, -(3 * MIB + 1000)])
+    def test_after_three_equal_gaps_the_next_are_wanted_before_they_are_read(self, distance):
+        reader = planner()
+        starts = [SIZE // 2 + number * distance for number in range(5)]
+        for start in starts[:4]:
+            _, ahead = missed(reader, start, 1000)
+        wanted = [(want.start, want.stop) for want in ahead]
+        for number in range(9):  # the one being read, and one for each connection
+            start = starts[3] + number * distance
+            assert any(low <= start and start + 1000 <= high for low, high in wanted)
+        assert 9 == len(wanted)
+        assert all(high - low <= 2 * PIECE for low, high in wanted)
+
+    def test_after_two_they_are_not(self):
+        reader = planner()
+        for number in range(3):
+            _, ahead = missed(reader, SIZE // 2 + number * 5 * MIB, 1000)
+        assert [] == ahead
+
+    def test_the_demand_is_not_stretched(self):
+        reader = planner()
+        for number in range(4):
+            first, _ = missed(reader, SIZE // 2 + number * 5 * MIB, PIECE)
+        assert PIECE == first.stop - first.start
+
+    def test_it_may_be_made_of_several_reads_each(self):
+        reader = planner()
+        for number in range(5):
+            start = SIZE // 2 + number * 5 * MIB
+            missed(reader, start, 1000)
+            _, ahead = missed(reader, start + 1000, 500)
+        assert any(want.start <= start + 5 * MIB < want.stop for want in ahead)
+
+    def test_it_ends_with_a_gap_of_another_length(self):
+        reader = planner()
+        for number in range(6):
+            missed(reader, SIZE // 2 + number * 5 * MIB, 1000)
+        _, ahead = missed(reader, SIZE // 4, 1000)
+        assert [] == ahead
+
+    @pytest.mark.parametrize("distance", [5 * MIB, -5 * MIB])
+    def test_it_ends_at_the_object_s_bounds(self, distance):
+        reader = planner(size=40 * MIB)
+        start = 20 * MIB - 3 * distance
+        for number in range(5):
+            _, ahead = missed(reader, start + number * distance, 1000)
+        assert {20 * MIB + distance * number for number in range(1, 5)} - {40 * MIB} == {want.start for want in ahead}
+
+    def test_it_keeps_to_the_room(self):
+        reader = planner(room=5 * MIB)
+        for number in range(5):
+            _, ahead = missed(reader, number * 20 * MIB + MIB, 2 * MIB)
+        assert 2 == len(ahead)
+
+
+class TestWorth:
+    WANTS = (Want(10 * MIB, 20 * MIB, is_demand=False, run=MIB),)
+
+    @pytest.mark.parametrize(
+        ("start", "stop", "is_worth"),
+        [
+            (10 * MIB, 20 * MIB, True),
+            (15 * MIB, 16 * MIB, True),
+            (19 * MIB, 500 * MIB, True),  # wanted at its beginning
+            (9 * MIB, 12 * MIB, True),  # a block before is less than a new connection costs
+            (9 * MIB - PIECE, 12 * MIB, False),
+            (20 * MIB, 21 * MIB, False),
+            (9 * MIB, 10 * MIB, False),
+            (30 * MIB, 30 * MIB + PIECE, True),  # as good as done
+            (30 * MIB, 30 * MIB + PIECE + 1, False),
+        ],
+    )
+    def test_a_run_is_while_something_wanted_lies_at_its_beginning_or_it_is_nearly_done(self, start, stop, is_worth):
+        assert is_worth == planner().is_worth(start, stop, self.WANTS)
+
+    def test_with_nothing_wanted_only_the_last_piece_is(self):
+        assert not planner().is_worth(0, PIECE + 1, ())
+        assert planner().is_worth(0, PIECE, ())
+
+
+# Whatever is read.
+
+
+KINDS = ["onward", "skip", "near", "jump", "stride", "follow", "waited", "observe", "allow"]
+
+
+@st.composite
+def readers(draw):
+    """Draw how a planner is made, and what is done to it; offsets are within the object."""
+    block_size = draw(st.sampled_from([4 * KIB, 96 * KIB, MIB, 3 * MIB]))
+    size = draw(st.one_of(st.integers(1, 10 * block_size), st.integers(1, SIZE)))
+    near = st.integers(-2 * block_size, 2 * block_size)
+    position, stride = 0, draw(near)
+    steps = []
+    for kind in draw(st.lists(st.sampled_from(KINDS), max_size=25)):
+        if kind in ("onward", "skip", "near", "jump", "stride"):
+            start = {"skip": position + 3000, "stride": position + stride}.get(kind, position)
+            start = draw(st.integers(0, size)) if kind == "jump" else start + draw(near) if kind == "near" else start
+            start = min(max(start, 0), size - 1)
+            position = min(size, start + draw(st.sampled_from([1, 1000, 64 * KIB, MIB, 8 * MIB, SIZE])))
+            steps.append(("read", start, position))
+        elif kind == "follow":
+            position = min(size, position + draw(st.integers(0, block_size)))
+            steps.append(("follow", position))
+        elif kind == "observe":
+            steps.append(
+                ("observe", draw(st.sampled_from([None, 1e-6, 0.03, 5.0])), draw(st.sampled_from([None, 1.0, 5e7, 1e12])))
+            )
+        elif kind == "allow":
+            steps.append(("allow", draw(st.sampled_from([0, 1, block_size, 3 * block_size, ROOM]))))
+        else:
+            steps.append((kind,))
+    made = (size, block_size, draw(st.sampled_from([1, 2, 8])), draw(st.booleans()))
+    return made, steps
+
+
+def play(made, steps, asked=()):
+    """Make a planner and do steps; *asked* is what it is asked for on the way."""
+    size, block_size, concurrency, is_forward = made
+    planner = Planner(size, block_size, concurrency, forward=is_forward)
+    for name, *args in steps:
+        getattr(planner, name)(*args)
+        for demands in asked:
+            planner.wants(demands)
+            planner.is_worth(0, size, [planner.demand(*demand) for demand in demands])
+    return planner
+
+
+@st.composite
+def readers_with_demands(draw):
+    made, steps = draw(readers())
+    offsets = st.integers(0, made[0])
+    spans = st.tuples(offsets, offsets, offsets).map(sorted).map(tuple)
+    demands = draw(st.lists(spans.filter(lambda demand: demand[1] < demand[2]), max_size=3))
+    reads = [step for step in steps if step[0] == "read"]
+    if reads and draw(st.booleans()):
+        _, start, stop = reads[-1]
+        demands.append((start, start, stop))
+    return made, steps, demands
+
+
+@given(readers_with_demands())
+@settings(max_examples=400, deadline=None)
+@example(((10 * MIB, 3 * MIB, 8, False), [("read", 5 * MIB, 6 * MIB)], [(5 * MIB, 5 * MIB, 6 * MIB)]))
+def test_what_is_wanted_can_be_fetched(drawn):
+    (size, block_size, concurrency, is_forward), steps, demands = drawn
+    planner = play((size, block_size, concurrency, is_forward), steps)
+    room = next((step[1] for step in reversed(steps) if step[0] == "allow"), 0)
+    piece = block_size // 64
+    wants = planner.wants(demands)
+
+    for want in wants:
+        assert 0 <= want.start < want.stop <= size
+        assert 0 == want.start % piece
+        assert want.stop == size or 0 == want.stop % piece
+        assert want.run > 0
+        assert want.run >= want.stop - want.start or 0 == want.run % piece
+    assert [True] * len(demands) + [False] * (len(wants) - len(demands)) == [want.is_demand for want in wants]
+    most = max(room - room % piece, block_size)
+    for (_, position, stop), want in zip(demands, wants, strict=False):
+        assert want.start <= position
+        assert min(stop, position + 1 + most - min(want.run, most)) <= want.stop
+        assert want.stop >= (stop if stop - position <= most else position + 1)
+        assert want.stop - want.start <= most + max(block_size, FETCH_LEAST) + 2 * piece
+        assert planner.is_worth(want.start, want.stop, wants)
+    ahead = wants[len(demands) :]
+    assert len(ahead) <= concurrency + 1
+    assert sum(want.stop - want.start for want in ahead) <= room + 2 * piece * len(ahead)
+    if concurrency == 1:
+        assert all(want.run >= size for want in wants if want.is_open)
+
+
+@given(readers_with_demands())
+@settings(max_examples=100, deadline=None)
+def test_asking_changes_nothing(drawn):
+    made, steps, demands = drawn
+    assert play(made, steps).wants(demands) == play(made, steps, [demands, []]).wants(demands)
+
+
+@given(readers())
+@settings(max_examples=100, deadline=None)
+def test_nothing_is_wanted_that_was_read_in_sequence(drawn):
+    made, steps = drawn
+    planner = play(made, steps)
+    if planner.is_sequential:
+        position = next((step[-1] for step in reversed(steps) if step[0] in ("read", "follow")), 0)
+        assert all(want.stop > position for want in planner.wants([]))
