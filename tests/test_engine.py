@@ -9,6 +9,7 @@ import pytest
 
 import getm
 from getm.engine import default
+from getm.engine.feed import Demand
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 
@@ -209,6 +210,33 @@ def test_where_no_process_can_be_started_reading_goes_on_in_this_one(server, eng
         while part := file.read(MIB):
             assert_ramp(part, file.tell() - len(part))
     assert 1 == len([record for record in caplog.records if "background processes" in record.message])
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_an_engine_without_processes_reads_anywhere(server, concurrency):
+    engine = getm.Engine(memory=4 * MIB, processes=0)
+    with getm.open(server.put("/object", 6 * MIB), engine=engine, concurrency=concurrency, deadline=20) as file:
+        for start in (5 * MIB, 10, 3 * MIB):  # the body of the first answer lies unread meanwhile
+            assert_ramp(file.read_at(start, 100), start)
+    engine.close()
+
+
+@pytest.mark.parametrize("concurrency", [None, 1, 8])
+@pytest.mark.parametrize("block_size", [12 * 1024, 192 * 1024, 1000 * 1024])
+def test_blocks_of_any_size_are_right(server, engine, concurrency, block_size):
+    # A process that reads for itself went on 64 KiB further, which is not a whole number of pieces of every block.
+    url = server.put("/object", 3 * MIB)
+    with getm.open(url, engine=engine, concurrency=concurrency, block_size=block_size) as file:
+        for length in (100, 70_000, 1, 300_000, 5, MIB):
+            assert_ramp(file.read(length), file.tell() - length)
+
+
+def test_a_demand_that_gets_no_lease_begins_anew():
+    # Pieces that had come while it waited for a lease were taken for copied.
+    demand = Demand(100, 200, None)
+    demand.position = 150
+    demand.go_private()
+    assert 100 == demand.position
 
 
 def test_a_failure_is_not_remembered(server, engine):

@@ -404,6 +404,8 @@ class Engine:
                     return WAIT_MOST
                 break
         else:
+            if core.is_full(feed):
+                core.give_up_inline(feed)
             if core.is_coming(feed, demand.position):
                 return WAIT_MOST
             paused = core.paused(feed, demand.position)
@@ -418,6 +420,7 @@ class Engine:
 
     def _fetch_inline(self, core: Core, feed: Feed, inline: Inline, demand: Demand) -> None:
         """Receive what of an inline goes to one place, and account for it."""
+        start = inline.position
         target = core.target(feed, inline, demand)
         inline.is_busy = True
         demand.is_direct = target.is_direct
@@ -428,6 +431,8 @@ class Engine:
             self._settle(core, feed, inline, failure, error)
         else:  # given up meanwhile
             inline.close()
+        if self._core is core:
+            core.leave(feed, start, target)
         demand.error = demand.error or error
 
     def _save_here(self, core: Core, feed: Feed, saving: Saving) -> float:

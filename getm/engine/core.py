@@ -153,6 +153,16 @@ class Core:
         concurrency = feed.settings.concurrency
         return concurrency is not None and len(feed.runs) + len(feed.inlines) >= concurrency
 
+    def give_up_inline(self, feed: Feed) -> bool:
+        """Close a body of this process that nobody waits for; say whether there was one."""
+        for inline in feed.inlines:
+            waiting = (demand.position for demand in feed.demands)
+            if not inline.is_busy and not any(inline.position <= position < inline.stop for position in waiting):
+                feed.inlines.remove(inline)
+                inline.close()
+                return True
+        return False
+
     def inline(self, feed: Feed, demand: Demand) -> Inline:
         """Return a new request of the calling thread's own for a demand that no worker sees to."""
         want = feed.planner.demand(demand.start, demand.position, demand.stop)
@@ -160,7 +170,7 @@ class Core:
         # Without a gap a run is to bring it that finds no slot.
         start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
         if feed.settings.concurrency is None:
-            self._give_up_inline(feed)
+            self.give_up_inline(feed)
         if feed.settings.concurrency is None and want.is_open:
             stop = feed.size
         elif feed.settings.concurrency is not None:
@@ -173,7 +183,8 @@ class Core:
         """Say where the next bytes of an inline go.
 
         A process that reads for itself receives long parts straight into the caller's view. Otherwise they go to the slot
-        of their block; what is there already is not written again, and where there is no slot they go to private memory.
+        of their block; what is there, or written by somebody else, is not written again, and where there is no slot they go
+        to private memory.
         """
         size, start = feed.block_size, inline.position
         is_local = feed.settings.concurrency is None
@@ -183,7 +194,7 @@ class Core:
             if stop - start >= DIRECT_LEAST:
                 return Target(demand.view[start - demand.start : stop - demand.start], is_direct=True)
         block = floor(start, size)
-        stop = min(block + size, inline.stop, max(ceil(demand.stop, feed.piece), start + FETCH_LEAST))
+        stop = min(block + size, inline.stop, ceil(max(demand.stop, start + FETCH_LEAST), feed.piece))
         slot = self.memory.place(feed, start)
         if slot is None:
             if demand.view is None:
@@ -194,22 +205,33 @@ class Core:
         if low > start - block:
             self.memory.table.release(slot)
             return Target(memoryview(bytearray(min(stop, block + low) - start)))
+        span = (start, min(stop, block + high))
+        if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or self._is_received(feed, span):
+            self.memory.table.release(slot)
+            return Target(memoryview(bytearray(span[1] - start)))
+        feed.object.receiving.append(span)
         place = slot * self.memory.arena.slot_size - block
-        return Target(self.memory.arena.view[place + start : place + min(stop, block + high)], slot)
+        return Target(self.memory.arena.view[place + start : place + span[1]], slot)
+
+    def leave(self, feed: Feed, start: int, target: Target) -> None:
+        """Take leave of a target whose first byte is that at *start*: nobody writes to it any more."""
+        if target.slot is not None:
+            feed.object.receiving.remove((start, start + len(target.memory)))
+            self.memory.table.release(target.slot)
 
     def received(self, feed: Feed, inline: Inline, demand: Demand, target: Target, count: int) -> None:
         """Take in what a thread has received of an inline on behalf of a demand."""
         start, stop = inline.position, inline.position + count
-        inline.is_at_end = stop >= inline.stop
         if stop < feed.size:
             stop = floor(stop, feed.piece)
         inline.position = stop
+        # Its body may be further, within a piece: then nothing more is to be read of it.
+        inline.is_at_end = start + count >= inline.stop or stop < start + count
         feed.stats.fetched += count
         if stop > start:
             feed.progress = time.monotonic()
         if target.slot is not None:
             self.filled(feed, start, stop)
-            self.memory.table.release(target.slot)
             return
         first, last = demand.position, min(demand.stop, stop)
         if demand.view is not None and start <= first < last:
@@ -310,7 +332,7 @@ class Core:
         """Return a worker for a run of *feed*; have read-ahead stopped for a demand if there is none."""
         assert self.pool is not None
         if self.is_full(feed):
-            if want.is_demand and feed.saving is None and not self._give_up_inline(feed):
+            if want.is_demand and feed.saving is None and not self.give_up_inline(feed):
                 self._give_up_run(feed.runs)
             if self.is_full(feed):
                 return None
@@ -322,16 +344,6 @@ class Core:
                 self._give_up_run(self._runs.values())
             return None
         return self.pool.idle(feed.host) or self.pool.start()
-
-    def _give_up_inline(self, feed: Feed) -> bool:
-        """Close a body of this process that nobody waits for; say whether there was one."""
-        for inline in feed.inlines:
-            waiting = (demand.position for demand in feed.demands)
-            if not inline.is_busy and not any(inline.position <= position < inline.stop for position in waiting):
-                feed.inlines.remove(inline)
-                inline.close()
-                return True
-        return False
 
     def _give_up_run(self, runs: Iterable[Run]) -> None:
         """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
@@ -369,6 +381,8 @@ class Core:
         while run.granted < min(upto, run.stop):
             block = run.granted // size
             stop = min((block + 1) * size, run.stop)
+            if self._is_received(run.feed, (run.granted, stop)):
+                break  # until the thread that writes there is done
             slot = self.memory.place(run.feed, run.granted)
             if slot is None:
                 break
@@ -386,6 +400,10 @@ class Core:
                 segments.append(Segment(run.granted, stop, None))
                 run.granted = stop
         return tuple(segments)
+
+    def _is_received(self, feed: Feed, span: Range) -> bool:
+        """Whether a thread of this process is writing there."""
+        return any(overlap(span, receiving) for receiving in feed.object.receiving)
 
     # What becomes of runs.
 

@@ -65,7 +65,8 @@ class Demand:
         return self.error is not None or self.position >= self.stop
 
     def go_private(self) -> memoryview:
-        """Wait for the bytes in private memory rather than for a lease; return that memory."""
+        """Wait for the bytes in private memory rather than for a lease; return that memory, in which nothing is yet."""
+        self.position = self.start
         self.view = memoryview(bytearray(self.stop - self.start))
         self.lease = self.view.toreadonly()
         return self.view
@@ -157,6 +158,7 @@ class Object:
     is_shared: bool  # whether other readers may find its blocks
     feeds: list[Feed] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    receiving: list[Range] = field(default_factory=list)  # what threads of this process are writing to slots
 
 
 @dataclass(eq=False)

@@ -156,7 +156,10 @@ class Memory:
     # Leases.
 
     def lease(self, feed: Feed, start: int, stop: int) -> memoryview | None:
-        """Return a lease on bytes that are there, in one slot or in slots that adjoin; None if they are not."""
+        """Return a lease on bytes that are there, in one slot or in slots that adjoin; None if they are not.
+
+        Nor is there one if more than half of all slots would be leased.
+        """
         size = feed.block_size
         slots: list[int] = []
         for block, first, last in block_parts(start, stop, size):
@@ -166,6 +169,8 @@ class Memory:
             if pieces_touched(first, last, feed.piece) & ~self.table.present[slot]:
                 return None
             slots.append(slot)
+        if len(self._leases.keys() | set(slots)) > self.arena.slots // 2:
+            return None
         for slot, (_, first, last) in zip(slots, block_parts(start, stop, size), strict=True):
             self.table.hold(slot)
             self._leases[slot] = self._leases.get(slot, 0) + 1
