@@ -23,6 +23,16 @@ SMALL = 64 * 1024
 """Reads up to this length are served from a window where there is one, which costs a tenth of asking the engine."""
 
 
+class _Fresh(io.BytesIO):
+    """Bytes to be filled: a BytesIO takes and gives them without a copy, if nobody else has them.
+
+    The traceback of a failed read holds views of it, and the collector, which closes files, does not wait for them.
+    """
+
+    def close(self) -> None:
+        """Do nothing, where a BytesIO complains of views that are left."""
+
+
 class Reader(io.RawIOBase):
     """One object as a seekable, read-only, binary file.
 
@@ -284,10 +294,7 @@ class Reader(io.RawIOBase):
                 return data
         if length == 0:
             return b""
-        # A BytesIO gives its memory away as bytes without a copy, if it was made to measure.
-        buffer = io.BytesIO()
-        buffer.seek(length - 1)
-        buffer.write(b"\0")
+        buffer = _Fresh(bytes(length))  # whose memory is touched by nobody yet
         with buffer.getbuffer() as view:
             self._ask(start, view)
         if length <= SMALL:

@@ -858,3 +858,23 @@ TestCore = CoreMachine.TestCase
 TestCore.settings = settings(
     max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+class TestFound:
+    """What some order of things once broke."""
+
+    @pytest.fixture
+    def world(self):
+        world = World(slots=4, processes=1)
+        yield world
+        world.close()
+
+    def test_two_who_read_downwards_over_one_connection_do_not_cancel_each_others_runs(self, world):
+        feed = world.open(Source(7 * BLOCK, 1), concurrency=1)
+        for start in (5 * BLOCK, 7 * BLOCK - 1, 6 * BLOCK):
+            world.ask(feed, start, start + 1)
+            world.drive()
+        world.core.memory.clear()
+        for start in (6 * BLOCK + 2000, 7 * BLOCK - 1, 7 * BLOCK - 2):
+            world.ask(feed, start, start + 1)
+        world.wind_up()

@@ -245,6 +245,7 @@ class TestNearMiss:
             lengths.append(first.stop - first.start)
             if len(lengths) > 1:
                 assert start + PIECE == first.stop
+                assert first.run >= lengths[-1], "what is asked for would come last"
             start -= 20 * PIECE + len(lengths) * PIECE
         assert [64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB, MIB] == lengths
 

@@ -355,11 +355,13 @@ class Core:
             self._cancel(max(ahead, key=lambda run: run.start))
 
     def _is_demanded(self, run: Run) -> bool:
-        return run.feed.saving is not None or any(
-            overlap((run.position, run.stop), (demand.position, demand.stop))
-            for feed in run.feed.object.feeds
-            for demand in feed.demands
-        )
+        """Whether a run fetches what a caller waits for, or what is fetched along with that."""
+        if run.feed.saving is not None:
+            return True
+        feeds = run.feed.object.feeds
+        spans = [(demand.position, demand.stop) for feed in feeds for demand in feed.demands]
+        spans += [(want.start, want.stop) for feed in feeds for want in feed.wants if want.is_demand]
+        return any(overlap((run.position, run.stop), span) for span in spans)
 
     def _grant(self, run: Run) -> None:
         """Give a run places as far as somebody wants its bytes."""

@@ -170,6 +170,7 @@ class Planner:
         if self._stride is None:
             if self._is_backward:
                 first = max(0, min(position, ceil(stop, self._piece) - self._fetch))
+                run = max(run, ceil(near - first, self._piece))  # the bytes asked for are its last
             else:
                 near = max(near, base + self._fetch)
         return self._want(first, near, run, is_demand=True)
