@@ -244,7 +244,8 @@ class World:
         self.feeds.remove(feed)
         feed.is_closed = True
         for demand in feed.demands:
-            demand.error = demand.error or ValueError("closed")
+            if not demand.is_done:
+                demand.error = ValueError("closed")
         for request in feed.inlines:
             request.give_up()
         feed.inlines.clear()

@@ -4,6 +4,7 @@ import itertools
 import random
 import threading
 import time
+from concurrent.futures import Future
 
 import psutil
 import pytest
@@ -68,16 +69,21 @@ def at_once(log):
 
 
 def in_thread(function, *arguments):
-    """Call a function in a thread; return what waits for its result."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(function(*arguments)), daemon=True)
+    """Call a function in a thread; return what waits for its result, or raises what it raised."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(function(*arguments))
+        except Exception as error:  # noqa: BLE001  # it is the test's
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
     def result():
         thread.join(30)
-        assert not thread.is_alive()
-        assert results, "it raised"
-        return results[0]
+        return future.result(0)
 
     result.is_waiting = thread.is_alive
     return result
@@ -234,6 +240,13 @@ class TestSequence:
         list(getm.iter_content(server.put("/b.bin", size), 100_000))
         assert [(0, BLOCK), (BLOCK, size)] * 2 == ranges(server.log)
 
+    def test_one_connection_keeps_one_request_though_memory_is_small(self, server, new_engine):
+        size = 32 * BLOCK
+        url = server.put("/a.bin", size)
+        for part in getm.iter_content(url, engine=new_engine(memory=4 * BLOCK)):
+            assert len(part)
+        assert [(0, BLOCK), (BLOCK, size)] == ranges(server.log)
+
     def test_the_calling_process_alone_keeps_one_request_to_the_end(self, server):
         size = 40 * MIB
         url = server.put("/a.bin", size)
@@ -364,6 +377,16 @@ class TestJump:
                 file.seek(start)
                 assert ramp(start, start + 32 * KIB) == file.read(32 * KIB)
             assert file.stats.fetched <= size + 2 * MIB
+        assert len(server.log) <= 40
+
+    def test_misses_keep_no_heap_of_connections_in_the_calling_process(self, server):
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=None) as file:
+            file.read_at(BLOCK - 1, 1)
+            for number in range(100, 150):
+                offset = number * 7 * BLOCK - 20_000
+                assert ramp(offset, offset + 100) == file.read_at(offset, 100)
+            assert server.connections <= 2
 
     @pytest.mark.parametrize("concurrency", [1, 8])
     @pytest.mark.parametrize("distance", [10 * MIB, -10 * MIB])
@@ -505,6 +528,18 @@ class TestOrder:
         file.close()
         log = server.wait_for(lambda log: all(request.finished for request in log))
         assert any(request.gone for request in log)
+
+    @EVERY
+    def test_closing_ends_the_wait_of_another_thread(self, server, concurrency):
+        url = server.put("/a.bin", LARGE)
+        server.fail(Fault(stall=0), when=lambda request: request.start >= 2**30, times=None)
+        file = getm.open(url, concurrency=concurrency)
+        waiting = in_thread(file.read_at, 2**30, 1000)
+        server.wait_for(lambda log: len(log) == 2)
+        file.close()
+        with pytest.raises(ValueError, match="closed"):
+            waiting()
+        assert 2 == len(server.log)
 
     @EVERY
     def test_leaving_an_iteration_cancels(self, server, concurrency):

@@ -1,8 +1,11 @@
 """Every answer a server may give is believed only as far as it is right, and every request says what it must."""
 
+import contextlib
+import gc
 import pickle
 import threading
 import traceback
+import weakref
 
 import pytest
 import requests
@@ -280,6 +283,25 @@ class TestBrokenBodies:
             assert (2 * BLOCK, 2 * BLOCK + 65_536, 2) == (caught.value.start, caught.value.stop, caught.value.attempts)
             server.heal()
             assert ramp(2 * BLOCK, 2 * BLOCK + 100) == file.read_at(2 * BLOCK, 100)
+
+    @EVERY
+    def test_leave_nobody_with_the_callers_memory(self, server, url, concurrency):
+        class Buffer(bytearray):
+            pass
+
+        server.fail(Fault(cut=0), when=later, times=None)
+        with getm.open(url, concurrency=concurrency, retries=0) as file:
+            file.seek(2 * BLOCK)
+            buffer = Buffer(100_000)
+            reference = weakref.ref(buffer)
+            gc.disable()
+            try:
+                with contextlib.suppress(getm.ShortRead):
+                    file.readinto(buffer)
+                del buffer
+                assert reference() is None
+            finally:
+                gc.enable()
 
     @EVERY
     def test_in_chunks_are_gone_on_with(self, server, url, concurrency):

@@ -230,6 +230,11 @@ class TestStart:
         assert [pid] == worker_pids()
         file.close()
 
+    def test_at_the_end_of_a_process_with_an_open_reader_nothing_is_printed(self, server, url):
+        code = f"import getm; file = getm.open({url!r}, concurrency=2); print(len(file.read()))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert (f"{SIZE}\n", "") == (done.stdout, done.stderr)
+
     def test_in_a_folder_of_modules_that_lie(self, server, url, digest, tmp_path):
         lies = tmp_path / "lies"
         lies.mkdir()
@@ -500,6 +505,20 @@ class TestHearing:
                 file.read(BLOCK)
             server.heal()
             assert ramp(BLOCK, SIZE) == file.read()
+
+    @pytest.mark.parametrize("door", ["open", "read", "first block"])
+    def test_a_dripping_body_is_a_stall_in_the_calling_process_too(self, server, url, door):
+        server.fail(Fault(pace=1000), times=None)
+        options = {"timeout": (5, 0.5), "retries": 0}
+        if door == "read":
+            with pytest.raises(getm.TransferTimeout):
+                getm.read(url, 5, 500_000, **options)
+        else:
+            with (
+                getm.open(url, concurrency=None if door == "open" else 1, **options) as file,
+                pytest.raises(getm.TransferTimeout),
+            ):
+                file.read(100_000)
 
     def test_a_caller_who_takes_his_time_is_no_stall(self, server, new_engine):
         url = server.put("/a.bin", 16 * BLOCK)

@@ -281,7 +281,8 @@ class Engine:
             inline.give_up()
         feed.inlines.clear()
         for demand in feed.demands:
-            demand.error = demand.error or ValueError(_CLOSED)
+            if not demand.is_done:
+                demand.error = ValueError(_CLOSED)
         self._changed.notify_all()
         core = self._core
         if core is not None and feed.epoch == self._epoch:
@@ -350,8 +351,12 @@ class Engine:
                 self._await(feed, demand)
             if not feed.is_closed:
                 self._enter(feed).dispatch(feed)
-        if demand.error is not None:
-            raise demand.error
+        error, demand.error = demand.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # otherwise its traceback would hold it, and the caller's memory, until the collector comes
 
     def _await(self, feed: Feed, demand: Demand) -> None:
         """Make progress with a demand, or wait for it, until it is done; the lock is held, and let go meanwhile."""

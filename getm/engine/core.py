@@ -324,9 +324,11 @@ class Core:
 
     def _refuse(self, feed: Feed, error: Exception) -> None:
         """Let everyone who waits for bytes of a reader know that there is no asking for them."""
-        for waiter in (*feed.demands, feed.saving):
-            if waiter is not None and waiter.error is None:
-                waiter.error = error
+        for demand in feed.demands:
+            if not demand.is_done:
+                demand.error = error
+        if feed.saving is not None and feed.saving.error is None:
+            feed.saving.error = error
 
     def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
         """Return a worker for a run of *feed*; have read-ahead stopped for a demand if there is none."""
