@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import operator
+import sys
 import threading
 import warnings
 from contextlib import closing
@@ -22,15 +24,11 @@ if TYPE_CHECKING:
 SMALL = 64 * 1024
 """Reads up to this length are served from a window where there is one, which costs a tenth of asking the engine."""
 
-
-class _Fresh(io.BytesIO):
-    """Bytes to be filled: a BytesIO takes and gives them without a copy, if nobody else has them.
-
-    The traceback of a failed read holds views of it, and the collector, which closes files, does not wait for them.
-    """
-
-    def close(self) -> None:
-        """Do nothing, where a BytesIO complains of views that are left."""
+_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
+_new_bytes.argtypes, _new_bytes.restype = (ctypes.c_void_p, ctypes.c_ssize_t), ctypes.py_object
+_address = ctypes.pythonapi.PyBytes_AsString
+_address.argtypes, _address.restype = (ctypes.py_object,), ctypes.c_void_p
+_Memory = ctypes.c_char * sys.maxsize  # of any length: a type for each would cost more than what it is for
 
 
 class Reader(io.RawIOBase):
@@ -294,12 +292,11 @@ class Reader(io.RawIOBase):
                 return data
         if length == 0:
             return b""
-        buffer = _Fresh(bytes(length))  # whose memory is touched by nobody yet
-        with buffer.getbuffer() as view:
-            self._ask(start, view)
+        data, view = _fresh(length)
+        self._ask(start, view)
         if length <= SMALL:
             self._window = self._engine.window(self._feed, start)
-        return buffer.getvalue()
+        return data
 
     def _fill(self, start: int, view: memoryview) -> None:
         """Copy bytes that the object has to *view*."""
@@ -331,6 +328,18 @@ class Reader(io.RawIOBase):
                 return part
         data = self._bytes(start, min(length, SMALL))
         return data if until is None else data[: data.find(until) + 1] or data
+
+
+def _fresh(length: int) -> tuple[bytes, memoryview]:
+    """Return new bytes, and a view to fill them by before anybody else has them; the view keeps them.
+
+    That is what the C API says of bytes made without contents: https://docs.python.org/3/c-api/bytes.html. (A `BytesIO` is
+    not for this: a view of it in the traceback of a failed read crashes Python 3.12 when the collector finds it.)
+    """
+    data = _new_bytes(None, length)
+    array = _Memory.from_address(_address(data))
+    array.owner = data  # type: ignore[attr-defined]  # an array of ctypes takes any attribute
+    return data, memoryview(array).cast("B")[:length]
 
 
 @overload

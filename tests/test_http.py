@@ -303,6 +303,18 @@ class TestBrokenBodies:
             finally:
                 gc.enable()
 
+    def test_are_harmless_as_errors_in_a_cycle_of_garbage(self, server, url):
+        server.fail(Fault(cut=0), when=later, times=None)
+        with getm.open(url, retries=0) as file:
+            for _ in range(10):
+                try:
+                    file.read_at(2 * BLOCK, 100_000)
+                except getm.ShortRead as error:
+                    error.itself = error
+                gc.collect()
+            server.heal()
+            assert ramp(0, SIZE) == file.read()
+
     @EVERY
     def test_in_chunks_are_gone_on_with(self, server, url, concurrency):
         server.fail(Fault(framing="chunks", cut=100_000), when=later, times=2)
