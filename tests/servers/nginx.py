@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+WORKERS = 2  # processes of nginx that answer
 TIMEOUT = 10.0  # seconds for nginx to start, to stop, or to write a line of its log
 
 
@@ -81,7 +82,7 @@ class Nginx:
         self._log = self._folder / "access.log"
         config = self._folder / "nginx.conf"
         servers = "".join(_server(name, profile, self._ports[name]) for name, profile in profiles.items())
-        config.write_text(CONFIG.format(folder=self._folder, modules=modules, root=root, servers=servers))
+        config.write_text(CONFIG.format(folder=self._folder, modules=modules, root=root, servers=servers, workers=WORKERS))
         with (self._folder / "error.log").open("wb") as errors:
             self._process = subprocess.Popen(
                 [binary, "-p", self._folder, "-c", config, "-e", "stderr"], stdin=subprocess.DEVNULL, stderr=errors
@@ -141,12 +142,17 @@ class Nginx:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"nginx does not start: {(self._folder / 'error.log').read_text()}")
                 time.sleep(0.01)
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        while len(children.read_text().split()) < WORKERS:  # the first of them answers before the last is up
+            if time.monotonic() > deadline:
+                raise RuntimeError("nginx does not start its workers")
+            time.sleep(0.01)
 
 
 CONFIG = """
 daemon off;
 user root;
-worker_processes 2;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log stderr;
 load_module {modules}/ndk_http_module.so;
