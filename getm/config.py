@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from getm.errors import UsageError
 from getm.ranges import PIECES
+
+Url: TypeAlias = str | Callable[[], str]
+"""Where an object is, or what returns that, called for each fresh one."""
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -46,6 +49,7 @@ class CommonOptions(TypedDict, total=False):
     timeout: float | tuple[float, float]
     retries: int
     deadline: float
+    refresh: Callable[[], str] | None
     verify: bool | str | None
     cert: str | tuple[str, str] | None
     proxies: Mapping[str, str] | None
@@ -71,6 +75,8 @@ class Settings:
         timeout: seconds to connect, or (connect, stall): a stall is under 1 KiB in that time.
         retries: attempts after the first, at one place of the object, before its error is raised.
         deadline: seconds without a byte of progress after which a read gives up.
+        refresh: returns a fresh URL of the same object; called by a reading thread, shortly before a signed URL says that
+            it expires, and when the server refuses.
         verify: whether to check TLS certificates, or the path of a CA bundle; None is True or what the environment says.
         cert: path of a client certificate, or (certificate, key).
         proxies: proxy URL by scheme; None is what the environment says.
@@ -84,6 +90,7 @@ class Settings:
     timeout: float | tuple[float, float] = (10.0, 30.0)
     retries: int = 7
     deadline: float = 120.0
+    refresh: Callable[[], str] | None = None
     verify: bool | str | None = None
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] | None = None
@@ -100,6 +107,8 @@ class Settings:
         pair: tuple[float, ...] = self.timeout if isinstance(self.timeout, tuple) else (self.timeout, 30.0)
         if len(pair) != 2 or not all(_is_positive(value) for value in (*pair, self.deadline)):
             raise UsageError("timeout and deadline are seconds above 0, timeout may be a pair (connect, stall)")
+        if self.refresh is not None and not callable(self.refresh):
+            raise UsageError(f"refresh must be callable and return a URL, not {self.refresh!r}")
         object.__setattr__(self, "connect", pair[0])
         object.__setattr__(self, "stall", pair[1])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
 
 from getm import config, uri
-from getm.config import Options, Settings
+from getm.config import Options, Settings, Url
 from getm.engine import Engine, Feed, Stats, Window, default, first, first_bytes
 from getm.errors import UsageError
 from getm.sources import open_source
@@ -344,7 +344,7 @@ def _fresh(length: int) -> tuple[bytes, memoryview]:
 
 @overload
 def open(  # type: ignore[overload-overlap]  # 0 is an int, too
-    url: str,
+    url: Url,
     mode: Literal["rb"] = "rb",
     *,
     buffering: Literal[0] = 0,
@@ -353,11 +353,16 @@ def open(  # type: ignore[overload-overlap]  # 0 is an int, too
 ) -> Reader: ...
 @overload
 def open(
-    url: str, mode: Literal["rb"] = "rb", *, buffering: int, engine: Engine | None = None, **options: Unpack[Options]
+    url: Url,
+    mode: Literal["rb"] = "rb",
+    *,
+    buffering: int,
+    engine: Engine | None = None,
+    **options: Unpack[Options],
 ) -> io.BufferedReader[Reader]: ...
 @overload
 def open(
-    url: str,
+    url: Url,
     mode: Literal["r", "rt"],
     *,
     buffering: int = 0,
@@ -368,7 +373,7 @@ def open(
     **options: Unpack[Options],
 ) -> io.TextIOWrapper: ...
 def open(  # noqa: PLR0913  # what the builtin has, and an engine
-    url: str,
+    url: Url,
     mode: str = "rb",
     *,
     buffering: int = 0,
@@ -383,7 +388,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     One request is sent, for the first block. Background processes start when reading goes beyond it.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         mode: "rb", or "r" or "rt" for text.
         buffering: 0 for the raw reader, which is good for everything but a great many tiny reads; a size above 1, or -1
             for the usual one, for an `io.BufferedReader` over it. Text is always buffered.
@@ -420,14 +425,19 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
 
 
 def read(
-    url: str, start: int = 0, stop: int | None = None, *, engine: Engine | None = None, **options: Unpack[Options]
+    url: Url,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    engine: Engine | None = None,
+    **options: Unpack[Options],
 ) -> bytes:
     """Return the bytes `[start, stop)` of the object behind a URL, as a slice does: fewer if it ends before.
 
     A range of up to a block costs one request.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         start: first byte; not negative.
         stop: the byte after the last; None for the end.
         engine: as in `open`.
@@ -467,7 +477,7 @@ class Info:
     last_modified: str | None
 
 
-def info(url: str, **options: Unpack[Options]) -> Info:
+def info(url: Url, **options: Unpack[Options]) -> Info:
     """Return what the server says of the object behind a URL, for one request of one byte.
 
     Raises:

@@ -33,6 +33,7 @@ class Trouble(Enum):
     TIMEOUT = auto()
     CUT = auto()
     STATUS = auto()
+    EXPIRED = auto()
     RANGE = auto()
     CHANGED = auto()
     PROTOCOL = auto()
@@ -45,6 +46,7 @@ _ERRORS: dict[Trouble, type[GetmError]] = {
     Trouble.TIMEOUT: TransferTimeout,
     Trouble.CUT: ShortRead,
     Trouble.STATUS: BadStatus,
+    Trouble.EXPIRED: AccessDenied,
     Trouble.RANGE: RangeNotSupported,
     Trouble.CHANGED: ObjectChanged,
     Trouble.PROTOCOL: SourceError,
@@ -83,6 +85,16 @@ class Failure:
         if self.trouble is Trouble.STATUS:
             return self.status in TRANSIENT_STATUS
         return self.trouble in _TRANSIENT
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the same request may succeed with another URL for the same object."""
+        return self.trouble is Trouble.EXPIRED or (self.trouble is Trouble.STATUS and self.status in _STATUS_ERRORS)
+
+    @property
+    def is_absence(self) -> bool:
+        """Whether the server says that there is no such object."""
+        return self.trouble is Trouble.STATUS and _STATUS_ERRORS.get(self.status or 0) is NotFound
 
     def error(self, url: str, start: int, stop: int, attempts: int) -> OSError:
         """Return the exception for the caller.

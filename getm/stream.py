@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsIndex, Unpack
 
 from getm import config, uri
-from getm.config import MIB, CommonOptions, check_count
+from getm.config import MIB, CommonOptions, Url, check_count
 from getm.engine import Engine, Feed, Stats, default
 from getm.sources import open_source
 
@@ -135,12 +135,16 @@ class Stream:
 
 
 def urlopen(
-    url: str, *, concurrency: int | None = 1, engine: Engine | None = None, **options: Unpack[CommonOptions]
+    url: Url,
+    *,
+    concurrency: int | None = 1,
+    engine: Engine | None = None,
+    **options: Unpack[CommonOptions],
 ) -> Stream:
     """Open the object behind a URL for reading forwards, as memoryviews of shared memory.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         concurrency: 1 for one background process and one request kept alive for the whole read; n for up to n range
             requests at once, each in a background process; None for the calling process alone.
         engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
@@ -157,7 +161,7 @@ def urlopen(
 
 
 def iter_content(
-    url: str,
+    url: Url,
     chunk_size: int = MIB,
     *,
     concurrency: int | None = 1,
@@ -167,7 +171,7 @@ def iter_content(
     """Yield the object behind a URL in parts, each a memoryview that is released at the next step.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         chunk_size: bytes of every part but the last; one that divides the block size (1 MiB) is never copied.
         concurrency: as in `urlopen`.
         engine: as in `urlopen`.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from getm import config, uri
-from getm.config import CommonOptions, Settings
+from getm.config import CommonOptions, Settings, Url
 from getm.engine import Engine, default
 from getm.errors import GetmError, SourceError
 from getm.progress import Progress
@@ -34,7 +34,7 @@ class Copied:
 
 
 def copy(
-    url: str,
+    url: Url,
     path: str | os.PathLike[str],
     *,
     concurrency: int | None = 8,
@@ -48,7 +48,7 @@ def copy(
     file that was there stays as it is. When anything fails, `PATH.part` is removed.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         path: of the file; its folder must be there.
         concurrency: range requests at once, each in a background process; None for the calling process alone.
         progress: whether to draw a bar on standard error.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from getm.errors import UsageError
 
@@ -11,6 +12,7 @@ from getm.errors import UsageError
 LONGEST_NAME = 200
 
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
+_QUERY_TEXT = re.compile(r"^[^?]*\??|#.*", re.DOTALL)  # all but the query
 _USER_INFO = re.compile(r"(^/{0,2}|:/{1,2})[^/]*@")
 _NOT_A_HOST = re.compile(r"(?:^|(?<=:))//(?!(?:\[[^]/]*\]|[^:/]*)(?::\d*)?(?:/|$)).*", re.ASCII | re.DOTALL)
 _NEVER_IN_A_URL = re.compile(r"^\s|[\x00-\x1f\x7f\ud800-\udfff]|\s$")
@@ -84,6 +86,22 @@ def unsigned(url: str) -> str:
         if proof <= names:
             parameters = [each for each in parameters if each.partition("=")[0].lower() not in signing]
     return address + mark + "&".join(parameters) if parameters else address
+
+
+def expiry(url: str) -> float | None:
+    """Return when a signed URL says that it expires, in seconds since the epoch; None if it does not. Never raises."""
+    try:
+        said = {name.lower(): value for name, value in parse_qsl(_QUERY_TEXT.sub("", url))}
+        for scheme in ("x-amz", "x-goog"):
+            if f"{scheme}-signature" in said:
+                signed = datetime.strptime(said[f"{scheme}-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                return signed.timestamp() + int(said[f"{scheme}-expires"])
+        if "sig" in said and "se" in said:
+            when = datetime.fromisoformat(said["se"])
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+        return float(int(said["expires"])) if "signature" in said else None
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def name(url: str) -> str:

@@ -85,6 +85,8 @@ class Source:
     shared: object = None
     # (stop, bytes, failure) of what the calling process is to be answered; as asked, if there is none
     answers: deque = field(default_factory=deque)
+    generation: int = 0
+    is_renewable: bool = False
     is_refusing: bool = False  # whether the caller's own code raises where a request is made
 
     @property
@@ -93,6 +95,9 @@ class Source:
 
     def key(self):
         return self.shared
+
+    def explain(self, failure):
+        return failure
 
     def request(self, start, stop):
         if self.is_refusing:
@@ -367,7 +372,7 @@ class World:
             feed.inlines.remove(request)
             request.close()
             if failure is not None:
-                self.core.failed(feed, request.position, request.stop, failure)
+                self.core.failed(feed, request.position, request.stop, failure, 0)
         elif caller.demand is not None and caller.is_first and request.stop - request.position <= core.FETCH_LEAST:
             self.begin(caller, request)
             caller.is_first = False

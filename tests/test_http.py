@@ -413,6 +413,15 @@ class TestStatus:
             getm.open(url, retries=2)
         assert 3 == caught.value.attempts == len(server.log)
 
+    @EVERY
+    @pytest.mark.parametrize("length", [10, 2 * BLOCK])
+    def test_trouble_in_the_middle_is_given_up_after_so_many_attempts(self, server, url, concurrency, length):
+        server.fail(Fault(status=503), when=later, times=None)
+        with getm.open(url, retries=2, concurrency=concurrency) as file:
+            with pytest.raises(getm.BadStatus, match=r"503.*\(3 attempts\)"):
+                file.read_at(2 * BLOCK, length)
+            assert 3 <= len(server.log[1:]) <= 3 * (concurrency or 1)
+
     def test_a_server_that_asks_for_a_pause_gets_it(self, server, url):
         server.fail(Fault(status=503, headers={"Retry-After": "1"}))
         getm.open(url).close()

@@ -32,6 +32,7 @@ LAYERS = [
 # What a module may import of its own layer.
 SIDEWAYS = {
     "config": {"ranges"},
+    "sources.base": {"retry"},
     "sources.http": {"sources.answer"},
     "sources": {"sources.http", "sources.file"},
 }

@@ -24,6 +24,7 @@ import functools
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ from getm.engine.inline import first, first_bytes, receive
 from getm.engine.memory import Window
 from getm.engine.planner import Planner
 from getm.errors import TransferTimeout, UsageError
-from getm.retry import Failure
+from getm.retry import Failure, Trouble
 from getm.sources.base import Source
 
 __all__ = ["Engine", "Feed", "Stats", "Window", "close_default", "default", "first", "first_bytes"]
@@ -46,6 +47,8 @@ __all__ = ["Engine", "Feed", "Stats", "Window", "close_default", "default", "fir
 _CLOSED = "I/O operation on closed file"
 WAIT_MOST = 1.0
 """Longest single wait in seconds; then everything is looked at again."""
+WAIT_RENEWING = 0.05
+"""Likewise, while another thread finds out where to ask: workers, which may be what is waited for, do not hear of it."""
 SAVE_BUFFER = MIB
 """Bytes that the calling thread receives and writes at once, where it copies to a file itself."""
 
@@ -125,6 +128,9 @@ class Engine:
                 f"block_size {settings.block_size} is above this engine's {self._budget.block_size}: "
                 "give getm.Engine(block_size=...) one"
             )
+        if source.is_local and settings.concurrency is not None:
+            warnings.warn("the session or auth wants to see answers: reading is done in this process", stacklevel=4)
+            settings = replace(settings, concurrency=None)
         body, seconds = first(source, settings, 0, settings.block_size)
         version = body.answer.version
         connections = settings.concurrency if self._budget.processes and settings.concurrency else 1
@@ -223,8 +229,11 @@ class Engine:
         while missing:
             with self._turn(feed) as core:
                 core.collect()
-                core.dispatch_saving(feed, saving)
-                wait = self._save_here(core, feed, saving) if saving.error is None else 0.0
+                if saving.missing and self._is_to_renew(feed):
+                    wait = self._renew(feed, saving, saving.missing[0][0])
+                else:
+                    core.dispatch_saving(feed, saving)
+                    wait = self._save_here(core, feed, saving) if saving.error is None else 0.0
                 if wait:
                     self._wait(saving, core, wait)
                     self._enter(feed).collect()
@@ -369,8 +378,11 @@ class Engine:
                 core.memory.serve(feed, demand)
                 if demand.is_done:
                     return
-                core.dispatch(feed)
-                wait = self._fetch_here(core, feed, demand)
+                if self._is_to_renew(feed):
+                    wait = self._renew(feed, demand, demand.position)
+                else:
+                    core.dispatch(feed)
+                    wait = self._fetch_here(core, feed, demand)
                 if wait:
                     self._wait(demand, core, wait)
                 silence = time.monotonic() - max(began, feed.progress)
@@ -400,6 +412,36 @@ class Engine:
             self._lock.acquire()
             self._is_led = False
             self._changed.notify_all()
+
+    def _is_to_renew(self, feed: Feed) -> bool:
+        """Say whether where to ask is to be found out anew, because a server refused or the URL is about to expire."""
+        if feed.refused is None and time.time() >= feed.source.due and feed.source.is_renewable:
+            feed.refused = Failure(Trouble.EXPIRED, "the URL is about to expire")
+        return feed.refused is not None
+
+    def _renew(self, feed: Feed, waiter: Demand | Saving, position: int) -> float:
+        """Find out anew where to ask, outside the lock; return how long to wait while another thread does, else 0."""
+        if feed.is_renewing:
+            return WAIT_RENEWING
+        feed.is_renewing = True
+        self._lock.release()
+        error: BaseException | None = None
+        try:
+            body, _ = first(feed.source, feed.settings, position, position + 1, feed.refused)
+            body.close()
+        except BaseException as caught:  # noqa: BLE001  # it leaves once the lock is free
+            error = caught
+        finally:
+            self._lock.acquire()
+            feed.is_renewing, feed.refused = False, None
+            feed.stats.requests += 1
+            self._changed.notify_all()
+        waiters = [waiter]
+        if isinstance(error, Exception):
+            waiters += [demand for demand in feed.demands if demand is not waiter and not demand.is_done]
+        for each in waiters:
+            each.error = each.error or error
+        return 0.0
 
     def _fetch_here(self, core: Core, feed: Feed, demand: Demand) -> float:
         """Fetch bytes of a demand in the calling thread if no worker will; return how long to wait if one will, else 0."""
@@ -497,7 +539,7 @@ class Engine:
         feed.inlines.remove(inline)
         inline.close()
         if failure is not None:
-            core.failed(feed, inline.position, inline.stop, failure)
+            core.failed(feed, inline.position, inline.stop, failure, inline.generation)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

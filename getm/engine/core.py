@@ -100,7 +100,7 @@ class Core:
         self._cancel_unwanted(feed)
         if self.pool is None or feed.settings.concurrency is None:
             return
-        for want in feed.wants:
+        for want in feed.wants if feed.refused is None else ():
             if (self.is_full(feed) and not want.is_demand) or not self._dispatch_want(feed, want):
                 break
         for run in feed.object.runs:
@@ -108,7 +108,7 @@ class Core:
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
-        if self.pool is None or feed.settings.concurrency is None:
+        if self.pool is None or feed.settings.concurrency is None or feed.refused is not None:
             return
         concurrency = feed.settings.concurrency
         left = sum(stop - start for start, stop in saving.missing)
@@ -231,7 +231,8 @@ class Core:
         if stop > start:
             feed.progress = time.monotonic()
         if target.slot is not None:
-            self.filled(feed, start, stop)
+            if stop > start:
+                self.filled(feed, start, stop)
             return
         first, last = demand.position, min(demand.stop, stop)
         if demand.view is not None and start <= first < last:
@@ -250,15 +251,29 @@ class Core:
                 if demand.position < stop:
                     self.memory.serve(other, demand)
 
-    def failed(self, feed: Feed, position: int, stop: int, failure: Failure) -> None:
-        """Note that `[position, stop)` could not be had: to be tried again later, or an error for those who wait for it."""
+    def failed(self, feed: Feed, position: int, stop: int, failure: Failure, generation: int) -> None:
+        """Note that `[position, stop)` could not be had: to be tried again later, or an error for those who wait for it.
+
+        Args:
+            feed: whose request it was.
+            position: first byte that is missing.
+            stop: the byte after the last.
+            failure: why.
+            generation: of the source, when the request was made.
+        """
         attempt = feed.attempts.get(position)
         count = 1 if attempt is None else attempt.count + 1
         _log.debug("%s, bytes %d-%d, attempt %d: %s", feed.source.name, position, stop - 1, count, failure.message)
+        if failure.is_refusal and feed.source.is_renewable and count <= max(1, feed.settings.retries):
+            feed.attempts[position] = Attempt(count, 0.0)
+            if generation == feed.source.generation:
+                feed.refused = failure
+            return
         if failure.is_transient and count <= feed.settings.retries:
             not_before = time.monotonic() + pause(count + 1, failure.retry_after, random.random())
             feed.attempts[position] = Attempt(count, not_before)
             return
+        failure = feed.source.explain(failure)
         feed.attempts[position] = Attempt(0, 0.0)  # not fetched ahead again before a caller has had it
         if feed.saving is not None:
             feed.saving.error = failure.error(feed.source.name, position, stop, count)
@@ -308,7 +323,7 @@ class Core:
             self._refuse(feed, error)
             return False
         self._number += 1
-        run = Run(self._number, feed, worker, start, stop, start, start, start)
+        run = Run(self._number, feed, worker, start, stop, start, start, start, feed.source.generation)
         descriptor = None if feed.saving is None else feed.saving.descriptor
         segments = self._places(run, upto) if descriptor is None else ()
         if not segments and descriptor is None:
@@ -465,7 +480,7 @@ class Core:
         run.feed.runs.remove(run)
         run.feed.object.runs.remove(run)
         if failure is not None and not run.is_cancelled:
-            self.failed(run.feed, run.position, run.stop, failure)
+            self.failed(run.feed, run.position, run.stop, failure, run.generation)
         self._forget(run.feed.object)
 
     def _cancel_unwanted(self, feed: Feed) -> None:

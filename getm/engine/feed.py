@@ -10,6 +10,7 @@ from getm.config import Settings
 from getm.engine.planner import Planner, Want
 from getm.engine.pool import Worker
 from getm.ranges import PIECES, Range, subtract
+from getm.retry import Failure
 from getm.sources.base import Body, Source, Version
 
 
@@ -97,6 +98,7 @@ class Run:
     position: int
     granted: int
     counted: int  # bytes before it are in the statistics
+    generation: int = 0  # of the source, when the request was made
     is_cancelled: bool = False
     slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order
 
@@ -108,6 +110,7 @@ class Inline:
     position: int
     stop: int
     body: Body | None = None  # None until it is sent
+    generation: int = 0  # of the source, when the request was made
     is_busy: bool = False  # whether a thread is at it
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
@@ -179,6 +182,8 @@ class Feed:
     wants: list[Want] = field(default_factory=list)
     attempts: dict[int, Attempt] = field(default_factory=dict)  # by the offset where fetching has to go on
     progress: float = 0.0  # when the last bytes came
+    refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
+    is_renewing: bool = False  # whether a thread is finding it out
     is_closed: bool = False
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object

@@ -15,23 +15,31 @@ from getm.retry import Failure, RequestFailed, StallWatch, pause
 from getm.sources.base import Body, Source
 
 
-def first(source: Source, settings: Settings, start: int, stop: int) -> tuple[Body, float]:
-    """Send the first request of an object until it is answered; return the body, and the seconds to its head.
+def first(source: Source, settings: Settings, start: int, stop: int, refused: Failure | None = None) -> tuple[Body, float]:
+    """Send a first request until it is answered; return the body, and the seconds to its head.
+
+    Args:
+        source: of the object.
+        settings: how it is read.
+        start: first byte asked for.
+        stop: the byte after the last.
+        refused: how another request for the object was refused, if that is why this is sent.
 
     Raises:
         GetmError: the object cannot be had.
     """
-    attempt = 0
+    attempt, failure = 0, refused
     while True:
+        if failure is not None and not source.renew(failure):
+            if not failure.is_transient or attempt > settings.retries:
+                raise source.explain(failure).error(source.name, start, stop, attempt)
+            time.sleep(pause(attempt + 1, failure.retry_after, random.random()))
         attempt += 1
         began = time.monotonic()
         try:
             return source.open(start, stop), time.monotonic() - began
         except RequestFailed as failed:
             failure = failed.failure
-            if not failure.is_transient or attempt > settings.retries:
-                raise failure.error(source.name, start, stop, attempt) from failed
-        time.sleep(pause(attempt + 1, failure.retry_after, random.random()))
 
 
 def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:
@@ -70,6 +78,7 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
         if inline.body is None:
             feed.stats.requests += 1
             began = time.monotonic()
+            inline.generation = feed.source.generation
             inline.body = feed.source.send(feed.source.request(inline.position, inline.stop))
             inline.stop = inline.body.answer.stop
             if inline.is_given_up:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from getm.config import Settings
+from getm.config import Settings, Url
 from getm.sources.base import Answer, Body, Request, Source, Transport, Version
 from getm.sources.http import HttpSource, HttpTransport
 
 __all__ = ["Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 
 
-def open_source(url: str, settings: Settings) -> Source:
-    """Return the source for *url*; nothing is sent yet.
+def open_source(url: Url, settings: Settings) -> Source:
+    """Return the source for *url*, or for what it returns if it is callable; nothing is sent yet.
 
     Raises:
         UsageError: the URL or an option cannot be used.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from getm.retry import Failure
+
 
 @dataclass(frozen=True)
 class Version:
@@ -123,12 +125,27 @@ class Transport(Protocol):
 class Source(Protocol):
     """One object behind one URL, as the calling process knows it."""
 
+    name: str
+    """The URL for texts, without secrets."""
+    is_local: bool
+    """Whether only this process can send its requests."""
+    generation: int
+    """How often where to ask was found out so far."""
+    due: float
+    """When to find it out anew, in seconds since the epoch, because the URL expires; infinite if it does not say."""
+
     @property
-    def name(self) -> str:
-        """The URL for texts, without secrets."""
+    def is_renewable(self) -> bool:
+        """Whether there is somewhere else to ask after a refusal."""
 
     def open(self, start: int, stop: int) -> Body:
-        """Send the first request, for `[start, stop)`; learn from its answer where and what the object is."""
+        """Send a first request, for `[start, stop)`; learn from its answer where and what the object is."""
+
+    def renew(self, failure: Failure) -> bool:
+        """Have the next `open` ask elsewhere after *failure*; say whether there is anything that was not tried yet."""
+
+    def explain(self, failure: Failure) -> Failure:
+        """Return a failure with what the source knows of its cause."""
 
     def request(self, start: int, stop: int) -> Request:
         """Return a request for a range, with the URL, the headers and the credentials of this moment."""

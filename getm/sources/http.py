@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
+import math
 import os
 import secrets
 import socket
 import struct
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import requests.adapters
 import requests.utils
+import urllib3
 
 from getm import uri
 from getm.config import Settings
@@ -32,85 +37,112 @@ from getm.sources.base import Answer, Body, Request, Transport, Version
 
 REDIRECTS_MOST = 10
 POOL = 32
+AHEAD_OF_EXPIRY = 60.0
+"""Seconds before a signed URL expires at which a fresh one is asked for; of a short life, its last quarter."""
+REFUSAL_TEXT = 4096
+"""Bytes of a refusal's body that are looked at: S3 and GCS answer 400 to a token that has expired."""
+
+_log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "token", "key", "secret", "signature", "credential")
 _FINGERPRINT_KEY = secrets.token_bytes(32)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an object is asked for, and what its server is told."""
+
+    url: str
+    headers: Mapping[str, str]
+    auth: Any
+    session: requests.Session | None
+    verify: bool | str
+    cert: str | tuple[str, str] | None
+    proxies: Mapping[str, str]
 
 
 class HttpSource:
     """One object behind an HTTP URL, as the calling process knows it.
 
     Args:
-        url: http or https.
+        url: http or https; or what returns one, called for each fresh one.
         settings: headers, credentials, certificates, proxies and times.
     """
 
-    def __init__(self, url: str, settings: Settings) -> None:
-        session = settings.session
+    def __init__(self, url: str | Callable[[], str], settings: Settings) -> None:
+        session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
-        auth = settings.auth
         if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
             raise UsageError("auth must be (user, password) or a requests auth object")
-        self._url = uri.check(url)
-        self._name = uri.redact(url)
+        self._refresh = settings.refresh
+        if callable(url):
+            self._refresh = self._refresh or url
+            url = url()
         self._settings = settings
-        self._session: requests.Session | None = session
-        self._auth = auth
-        self._headers = dict(settings.headers)
         self._version: Version | None = None
-        self._verify, self._cert, self._proxies = self._environment()
+        # Other threads ask by `_place` while one looks for a new one: each of these is replaced as a whole.
+        self._first = self._start = self._place = self._place_of(uri.check(url))
+        self._has_gone_back = self._is_fresh = False  # what was tried since the last usable answer
+        self.name = uri.redact(self._place.url)
+        self._own_session: requests.Session | None = None
+        self.is_local = _sees_answers(self._first)
+        self.generation = 0
+        self.due = math.inf
 
     @property
-    def name(self) -> str:
-        """The URL for texts, without secrets."""
-        return self._name
+    def is_renewable(self) -> bool:
+        """Whether there is something to try when the server refuses: the first URL of a redirect, or a fresh one."""
+        return self._refresh is not None or self._place.url != self._first.url
 
     def open(self, start: int, stop: int) -> Body:
-        """Send the first request, for `[start, stop)`, follow redirects, and keep the final URL and the version.
+        """Send a first request, for `[start, stop)`, follow redirects, and keep the final URL and the version.
 
         Raises:
-            RequestFailed: no answer, or none that can be used.
+            RequestFailed: no answer, or none that can be used, or that of another version than the one known.
         """
+        place = self._start
         for _ in range(REDIRECTS_MOST + 1):
-            request = self.request(start, stop)
             try:
-                body = self.send(request)
+                body = self._send(place, self._request(place, start, stop))
             except Redirected as redirect:
-                self._follow(redirect.location)
+                place = self._redirected(place, redirect.location)
                 continue
-            self._version = body.answer.version
+            self._arrive(place, body.answer)
             return body
         raise RequestFailed(Failure(Trouble.PROTOCOL, f"more than {REDIRECTS_MOST} redirects"))
 
     def request(self, start: int, stop: int) -> Request:
         """Return a request for `[start, stop)`, with the URL, the headers and the credentials of this moment."""
-        headers: requests.structures.CaseInsensitiveDict[str | bytes] = requests.structures.CaseInsensitiveDict()
-        headers.update({"User-Agent": _USER_AGENT, "Accept": "*/*"})
-        if self._session is not None:
-            headers.update({name: value for name, value in self._session.headers.items() if name not in _DEFAULTS})
-        headers.update(self._headers)
-        headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
-        if self._session is not None:
-            prepared = self._session.prepare_request(requests.Request("GET", self._url, headers=headers, auth=self._auth))
-        else:
-            prepared = requests.Request("GET", self._url, headers=headers, auth=self._auth).prepare()
-        return Request(
-            url=prepared.url or self._url,
-            headers=dict(prepared.headers),
-            start=start,
-            stop=stop,
-            version=self._version,
-            connect=self._settings.connect,
-            stall=self._settings.stall,
-            verify=self._verify,
-            cert=self._cert,
-            proxies=self._proxies,
-        )
+        return self._request(self._place, start, stop)
 
     def send(self, request: Request) -> Body:
         """Send a request from this process, over its shared connections."""
-        return _process_transport().send(request)
+        return self._send(self._place, request)
+
+    def renew(self, failure: Failure) -> bool:
+        """Have the next `open` ask elsewhere after a refusal; say whether there is anything not tried yet.
+
+        First comes the URL that redirected to here, then a fresh one. May raise what the caller's `refresh` raises.
+        """
+        if not failure.is_refusal:
+            return False
+        if self._start.url != self._first.url and not self._has_gone_back:
+            self._start, self._has_gone_back = self._first, True
+            return True
+        if self._refresh is None or self._is_fresh or failure.is_absence:
+            return False
+        self._first = self._start = self._place_of(uri.check(self._refresh()))
+        self._is_fresh = True
+        return True
+
+    def explain(self, failure: Failure) -> Failure:
+        """Return a failure with what the URL itself says about it."""
+        expiry = uri.expiry(self._place.url)
+        if not failure.is_refusal or failure.is_absence or expiry is None or expiry > time.time():
+            return failure
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
+        return replace(failure, message=f"{failure.message}; the URL expired at {when}, refresh= can give a fresh one")
 
     def key(self) -> object | None:
         """Return what readers must have in common to share blocks; None if they must not.
@@ -118,42 +150,116 @@ class HttpSource:
         That is the final URL without a signature, a strong ETag, the size, and a keyed digest of all that the server may
         look at to decide who asks. A session or an auth object may decide anything, so they share nothing.
         """
-        version = self._version
-        if version is None or not version.is_strong or self._session is not None or callable(self._auth):
+        version, place = self._version, self._place
+        if version is None or not version.is_strong or place.session is not None or callable(place.auth):
             return None
-        who = repr((sorted(self._headers.items()), self._auth, self._verify, self._cert, sorted(self._proxies.items())))
+        who = repr((sorted(place.headers.items()), place.auth, place.verify, place.cert, sorted(place.proxies.items())))
         fingerprint = hashlib.blake2b(who.encode(), key=_FINGERPRINT_KEY, digest_size=16).digest()
-        return (uri.unsigned(self._url), version.etag, version.size, self._settings.block_size, fingerprint)
+        return (uri.unsigned(place.url), version.etag, version.size, self._settings.block_size, fingerprint)
 
-    def _environment(self) -> tuple[bool | str, str | tuple[str, str] | None, dict[str, str]]:
-        """Read certificates and proxies, once: what was given, else what the environment says."""
+    def _place_of(self, url: str) -> _Place:
+        """Return where *url* is asked for, with all that the caller gave."""
+        settings = self._settings
+        session = cast("requests.Session | None", settings.session)
+        return _Place(url, dict(settings.headers), settings.auth, session, *self._environment(url))
+
+    def _environment(self, url: str) -> tuple[bool | str, str | tuple[str, str] | None, dict[str, str]]:
+        """Read certificates and proxies for *url*: what was given, else what the environment says."""
         settings = self._settings
         proxies = dict(settings.proxies or {})
-        if self._session is not None:
-            found = self._session.merge_environment_settings(self._url, proxies, True, settings.verify, settings.cert)
+        if isinstance(settings.session, requests.Session):
+            found = settings.session.merge_environment_settings(url, proxies, True, settings.verify, settings.cert)
             found_verify = found["verify"]
             return True if found_verify is None else found_verify, found["cert"], dict(found["proxies"])
         verify: bool | str = True if settings.verify is None else settings.verify
         if verify is True:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         if settings.proxies is None:
-            proxies = {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(self._url).items() if proxy}
+            proxies = {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
         return verify, settings.cert, proxies
 
-    def _follow(self, location: str) -> None:
-        """Go on at *location*; another origin is told no secrets."""
+    def _redirected(self, place: _Place, location: str) -> _Place:
+        """Return the place that *place* has redirected to; another origin is told no secrets."""
         try:
-            target = uri.check(urljoin(self._url, location))
+            target = uri.check(urljoin(place.url, location))
         except UsageError as error:
             raise RequestFailed(Failure(Trouble.PROTOCOL, f"redirected to something unusable: {error}")) from None
         except ValueError:
             raise RequestFailed(Failure(Trouble.PROTOCOL, "redirected to something unusable: no URL")) from None
-        if _origin(target) != _origin(self._url):
-            self._auth = None
-            self._session = None
-            self._headers = {name: value for name, value in self._headers.items() if not _is_secret(name)}
-        self._url = target
-        self._name = uri.redact(target)
+        if _origin(target) == _origin(place.url):
+            return replace(place, url=target)
+        headers = {name: value for name, value in place.headers.items() if not _is_secret(name)}
+        return _Place(target, headers, None, None, *self._environment(target))
+
+    def _arrive(self, place: _Place, answer: Answer) -> None:
+        """Ask at *place* from now on, where a usable answer came from."""
+        if self._version is None:
+            encoding = answer.headers.get("content-encoding", "identity")
+            if encoding.lower() != "identity":
+                _log.warning("%s: Content-Encoding is %s; these are the bytes as stored", uri.redact(place.url), encoding)
+            if answer.version.validator is None:
+                _log.warning("%s: neither ETag nor Last-Modified; only its size tells a version", uri.redact(place.url))
+        self._version = answer.version if self._version is None else self._version
+        self._place = self._start = place
+        self.name = uri.redact(place.url)
+        self._has_gone_back = self._is_fresh = False
+        now, expiry = time.time(), uri.expiry(place.url)
+        # A URL that has expired by this clock and still works is the clock's fault: then only a refusal tells.
+        self.due = math.inf if expiry is None or expiry <= now else expiry - min(AHEAD_OF_EXPIRY, (expiry - now) / 4)
+        self.generation += 1
+
+    def _request(self, place: _Place, start: int, stop: int) -> Request:
+        prepared = _prepared(place, start, stop)
+        return Request(
+            url=prepared.url or place.url,
+            headers=dict(prepared.headers),
+            start=start,
+            stop=stop,
+            version=self._version,
+            connect=self._settings.connect,
+            stall=self._settings.stall,
+            verify=place.verify,
+            cert=place.cert,
+            proxies=place.proxies,
+        )
+
+    def _send(self, place: _Place, request: Request) -> Body:
+        if not self.is_local or (place.session is None and place.auth is None):
+            return _process_transport().send(request)
+        session = place.session or self._own_session
+        if session is None:
+            session = self._own_session = requests.Session()
+        return _answered(
+            request,
+            lambda: session.send(
+                _prepared(place, request.start, request.stop),
+                stream=True,
+                allow_redirects=False,
+                timeout=(request.connect, request.stall),
+                verify=request.verify,
+                cert=request.cert,
+                proxies=dict(request.proxies),
+            ),
+        )
+
+
+def _sees_answers(place: _Place) -> bool:
+    """Say whether the caller's own code is to see the answers: a hook, as digest authentication has one, or an adapter."""
+    if place.session is not None and type(place.session.get_adapter(place.url)) is not requests.adapters.HTTPAdapter:
+        return True
+    return (place.session is not None or callable(place.auth)) and bool(_prepared(place, 0, 1).hooks["response"])
+
+
+def _prepared(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
+    """Return a request for a range with all headers and credentials."""
+    headers: requests.structures.CaseInsensitiveDict[str | bytes] = requests.structures.CaseInsensitiveDict()
+    headers.update({"User-Agent": _USER_AGENT, "Accept": "*/*"})
+    if place.session is not None:
+        headers.update({name: value for name, value in place.session.headers.items() if name not in _DEFAULTS})
+    headers.update(place.headers)
+    headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
+    request = requests.Request("GET", place.url, headers=headers, auth=place.auth)
+    return request.prepare() if place.session is None else place.session.prepare_request(request)
 
 
 class HttpTransport:
@@ -168,25 +274,9 @@ class HttpTransport:
         A kept-alive connection that turns out to be closed is replaced at once; nothing else is tried again here.
 
         Raises:
-            RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
+            RequestFailed: no answer, or none that can be used.
         """
-        try:
-            response = self._send(request)
-        except requests.exceptions.ConnectionError as error:
-            if not _is_stale(error):
-                raise RequestFailed(_connection_failure(error)) from None
-            try:
-                response = self._send(request)
-            except requests.exceptions.RequestException as again:
-                raise RequestFailed(_connection_failure(again)) from None
-        except (requests.exceptions.RequestException, OSError) as error:
-            raise RequestFailed(_connection_failure(error)) from None
-        try:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return HttpBody(response, check(request, response.status_code, headers, time.time()))
-        except BaseException:
-            response.close()
-            raise
+        return _answered(request, lambda: self._send(request))
 
     def close(self) -> None:
         """Close the connections."""
@@ -205,6 +295,41 @@ class HttpTransport:
             cert=request.cert,
             proxies=dict(request.proxies),
         )
+
+
+def _answered(request: Request, send: Callable[[], requests.Response]) -> Body:
+    """Send a request, once more if its connection turns out to be closed, and check the answer.
+
+    Raises:
+        RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
+    """
+    try:
+        response = send()
+    except requests.exceptions.ConnectionError as error:
+        if not _is_stale(error):
+            raise RequestFailed(_connection_failure(error)) from None
+        try:
+            response = send()
+        except requests.exceptions.RequestException as again:
+            raise RequestFailed(_connection_failure(again)) from None
+    except (requests.exceptions.RequestException, OSError) as error:
+        raise RequestFailed(_connection_failure(error)) from None
+    try:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return HttpBody(response, check(request, response.status_code, headers, time.time()))
+    except BaseException as error:
+        if isinstance(error, RequestFailed) and error.failure.status == 400 and b"xpired" in _beginning(response):
+            error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
+        response.close()
+        raise error from None
+
+
+def _beginning(response: requests.Response) -> bytes:
+    """Return what has come of the body of a refusal, as far as it is looked at."""
+    try:
+        return bytes(response.raw.read1(REFUSAL_TEXT))
+    except (AttributeError, OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+        return b""
 
 
 class HttpBody:
