@@ -20,6 +20,7 @@ BLOCK_SIZE = MIB
 MEMORY = 128 * MIB
 LOCAL_MEMORY = 8 * MIB
 PROCESSES = 32
+SPOOL = 4096 * MIB
 
 FETCH_LEAST = 64 * KIB
 """The least that is fetched at a jump: less saves no time at any rate above 2 MB/s and 30 ms."""
@@ -50,6 +51,7 @@ class CommonOptions(TypedDict, total=False):
     retries: int
     deadline: float
     refresh: Callable[[], str] | None
+    spool: int
     verify: bool | str | None
     cert: str | tuple[str, str] | None
     proxies: Mapping[str, str] | None
@@ -77,6 +79,8 @@ class Settings:
         deadline: seconds without a byte of progress after which a read gives up.
         refresh: returns a fresh URL of the same object; called by a reading thread, shortly before a signed URL says that
             it expires, and when the server refuses.
+        spool: bytes of the largest object that is read by way of a temporary file, because its server knows no ranges;
+            0 for none.
         verify: whether to check TLS certificates, or the path of a CA bundle; None is True or what the environment says.
         cert: path of a client certificate, or (certificate, key).
         proxies: proxy URL by scheme; None is what the environment says.
@@ -91,6 +95,7 @@ class Settings:
     retries: int = 7
     deadline: float = 120.0
     refresh: Callable[[], str] | None = None
+    spool: int = SPOOL
     verify: bool | str | None = None
     cert: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] | None = None
@@ -101,6 +106,7 @@ class Settings:
         if self.concurrency is not None:
             check_count("concurrency", self.concurrency, 1)
         check_count("retries", self.retries, 0)
+        check_count("spool", self.spool, 0)
         check_count("block_size", self.block_size, PIECES * 64)
         if self.block_size % (PIECES * 64):
             raise UsageError(f"block_size must be a multiple of {PIECES * 64} bytes, not {self.block_size}")

@@ -453,7 +453,8 @@ def read(
         return b""
     settings = config.settings(options)
     if stop is not None and start > 0 and stop - start <= settings.block_size:
-        return first_bytes(open_source(url, settings), settings, start, stop)
+        with closing(open_source(url, settings)) as source:
+            return first_bytes(source, settings, start, stop)
     with open(url, engine=engine, **options) as reader:
         return reader.read_at(start, (reader.size if stop is None else stop) - start) if start < reader.size else b""
 
@@ -465,16 +466,18 @@ class Info:
     Attributes:
         url: where it is in the end, without user info, query and fragment.
         name: a file name for it: the server's, else the last segment of the URL's path; "" if there is none.
-        size: in bytes.
+        size: in bytes; None if the server does not tell.
         etag: as sent, or None.
         last_modified: as sent, or None.
+        ranges: whether it answers range requests; otherwise reading goes by way of a temporary file.
     """
 
     url: str
     name: str
-    size: int
+    size: int | None
     etag: str | None
     last_modified: str | None
+    ranges: bool
 
 
 def info(url: Url, **options: Unpack[Options]) -> Info:
@@ -485,8 +488,9 @@ def info(url: Url, **options: Unpack[Options]) -> Info:
         UsageError: a URL or option cannot be used.
     """
     settings = config.settings(options)
-    source = open_source(url, settings)
-    with closing(first(source, settings, 0, 1)[0]) as body:
+    with closing(open_source(url, settings)) as source, closing(first(source, settings, 0, 1, spools=False)[0]) as body:
         answer = body.answer
     name = uri.disposition_name(answer.headers.get("content-disposition", "")) or uri.name(answer.url)
-    return Info(source.name, name, answer.version.size, answer.version.etag, answer.version.last_modified)
+    version = answer.version
+    size = version.size if version.size >= 0 else None
+    return Info(source.name, name, size, version.etag, version.last_modified, ranges=not answer.is_whole)

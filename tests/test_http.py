@@ -225,9 +225,9 @@ class TestOddAnswers:
     def test_range_ignored_for_a_large_object(self, server, url, concurrency):
         server.fail(Fault(whole=True), times=None)
         with pytest.raises(getm.RangeNotSupported, match="ignored the range"):
-            getm.open(url, concurrency=concurrency)
+            getm.open(url, concurrency=concurrency, spool=0)
         with pytest.raises(getm.RangeNotSupported):
-            getm.read(url, 10, 20)
+            getm.read(url, 10, 20, spool=0)
         server.heal()
         server.fail(Fault(whole=True), when=later, times=None)
         with getm.open(url, concurrency=concurrency) as file:
@@ -616,7 +616,7 @@ class TestSecrets:
         assert "SECRET" not in texts(caught.value)
         if fault.headers.get("ETag") is None:
             with pytest.raises(getm.GetmError) as caught:
-                read(secret, **options)
+                read(secret, spool=0, **options)
             assert "SECRET" not in texts(caught.value)
 
     def test_are_in_no_error_of_a_connection(self, server, url):

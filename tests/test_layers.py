@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "getm"
 LAYERS = [
     "errors",
     "ranges uri config retry integrity sources.base",
-    "engine.messages engine.blocks engine.planner engine.arena sources.answer sources.http sources.file sources",
+    "engine.messages engine.blocks engine.planner engine.arena sources.answer sources.spool sources.http sources.file sources",
     "engine.pool engine.worker",
     "engine.feed",
     "engine.memory engine.inline",
@@ -33,7 +33,7 @@ LAYERS = [
 SIDEWAYS = {
     "config": {"ranges"},
     "sources.base": {"retry"},
-    "sources.http": {"sources.answer"},
+    "sources.http": {"sources.answer", "sources.spool"},
     "sources": {"sources.http", "sources.file"},
 }
 

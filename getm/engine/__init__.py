@@ -130,8 +130,9 @@ class Engine:
             )
         if source.is_local and settings.concurrency is not None:
             warnings.warn("the session or auth wants to see answers: reading is done in this process", stacklevel=4)
-            settings = replace(settings, concurrency=None)
         body, seconds = first(source, settings, 0, settings.block_size)
+        if source.is_local:
+            settings = replace(settings, concurrency=None)
         version = body.answer.version
         connections = settings.concurrency if self._budget.processes and settings.concurrency else 1
         feed = Feed(
@@ -286,6 +287,7 @@ class Engine:
         self._feeds.remove(feed)
         self._past.add(feed.stats)
         feed.is_closed = True
+        feed.source.close()
         for inline in feed.inlines:
             inline.give_up()
         feed.inlines.clear()

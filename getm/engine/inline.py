@@ -15,7 +15,9 @@ from getm.retry import Failure, RequestFailed, StallWatch, pause
 from getm.sources.base import Body, Source
 
 
-def first(source: Source, settings: Settings, start: int, stop: int, refused: Failure | None = None) -> tuple[Body, float]:
+def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
+    source: Source, settings: Settings, start: int, stop: int, refused: Failure | None = None, *, spools: bool = True
+) -> tuple[Body, float]:
     """Send a first request until it is answered; return the body, and the seconds to its head.
 
     Args:
@@ -24,6 +26,7 @@ def first(source: Source, settings: Settings, start: int, stop: int, refused: Fa
         start: first byte asked for.
         stop: the byte after the last.
         refused: how another request for the object was refused, if that is why this is sent.
+        spools: whether what a server without ranges sends is to be read to its end.
 
     Raises:
         GetmError: the object cannot be had.
@@ -37,7 +40,7 @@ def first(source: Source, settings: Settings, start: int, stop: int, refused: Fa
         attempt += 1
         began = time.monotonic()
         try:
-            return source.open(start, stop), time.monotonic() - began
+            return source.open(start, stop, spools=spools), time.monotonic() - began
         except RequestFailed as failed:
             failure = failed.failure
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
+from dataclasses import replace
 
 from getm.ranges import ContentRange, Range, parse_content_range
 from getm.retry import Failure, RequestFailed, Trouble, parse_retry_after
-from getm.sources.base import Answer, Request, Version
+from getm.sources.base import UNTOLD, Answer, Request, Version
 
+SKIPPED_MOST = 1 << 20
+"""Bytes of a whole object that are thrown away to get at the rest, where a range was ignored: an answer to a small object
+that was cut is so gone on with."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -51,9 +55,7 @@ def check(request: Request, status: int, headers: Mapping[str, str], now: float)
         return _check_part(request, content, length_told, headers)
     if status == 206:
         raise _unusable("the server answered 206 without a usable Content-Range")
-    if request.start != 0 or length_told is None or length_told > request.stop:
-        raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object", status))
-    return _checked(request, (0, length_told), length_told, headers)
+    return _check_whole(request, length_told, headers)
 
 
 def _check_part(request: Request, content: ContentRange, length_told: int | None, headers: Mapping[str, str]) -> Answer:
@@ -72,6 +74,19 @@ def _check_part(request: Request, content: ContentRange, length_told: int | None
     if length_told is not None and length_told != length:
         raise _unusable(f"Content-Range promises {length} bytes, Content-Length {length_told}")
     return _checked(request, (content.start, content.stop), size, headers)
+
+
+def _check_whole(request: Request, length_told: int | None, headers: Mapping[str, str]) -> Answer:
+    """Return the head of an answer that holds the whole object, where a range was asked for."""
+    if length_told is not None and request.start == 0 and length_told <= request.stop:
+        return _checked(request, (0, length_told), length_told, headers)
+    if request.version is None:
+        size, stop = (-1, UNTOLD) if length_told is None else (length_told, length_told)
+        return replace(_checked(request, (0, stop), size, headers), is_whole=True)
+    if length_told is not None and length_told == request.version.size and request.start < SKIPPED_MOST:
+        span = (request.start, min(request.stop, length_told))
+        return replace(_checked(request, span, length_told, headers), skipped=request.start)
+    raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
 
 
 def _checked(request: Request, span: Range, size: int, headers: Mapping[str, str]) -> Answer:

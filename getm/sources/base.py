@@ -8,13 +8,16 @@ from typing import Protocol
 
 from getm.retry import Failure
 
+UNTOLD = 1 << 62
+"""Where the body of an answer stops that does not tell its length."""
+
 
 @dataclass(frozen=True)
 class Version:
     """Which bytes an object has: two answers belong together only if these agree.
 
     Attributes:
-        size: bytes in the object.
+        size: bytes in the object; -1 while nobody has told.
         etag: the server's ETag as sent, or None.
         last_modified: the server's Last-Modified as sent, or None.
     """
@@ -86,6 +89,8 @@ class Answer:
         stop: the byte after the last; at most what was asked for.
         version: which version of the object they belong to.
         headers: the answer's headers, names in lower case.
+        is_whole: whether the server ignored the range and sends the whole object, perhaps without telling its size.
+        skipped: bytes that come before *start* and are thrown away.
     """
 
     url: str
@@ -93,6 +98,8 @@ class Answer:
     stop: int
     version: Version
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_whole: bool = False
+    skipped: int = 0
 
 
 class Body(Protocol):
@@ -103,7 +110,10 @@ class Body(Protocol):
         """The head."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read at least one and at most `len(buffer)` bytes, as they come; raise `RequestFailed` if none can be had."""
+        """Read at least one and at most `len(buffer)` bytes, as they come; raise `RequestFailed` if none can be had.
+
+        Returns 0 only at the end of a body whose length nobody told, up to `UNTOLD`.
+        """
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, otherwise drop it."""
@@ -138,11 +148,17 @@ class Source(Protocol):
     def is_renewable(self) -> bool:
         """Whether there is somewhere else to ask after a refusal."""
 
-    def open(self, start: int, stop: int) -> Body:
-        """Send a first request, for `[start, stop)`; learn from its answer where and what the object is."""
+    def open(self, start: int, stop: int, *, spools: bool = True) -> Body:
+        """Send a first request, for `[start, stop)`; learn from its answer where and what the object is.
+
+        What a server sends that ignores ranges *spools*: it is read to its end in the end, once, and kept.
+        """
 
     def renew(self, failure: Failure) -> bool:
         """Have the next `open` ask elsewhere after *failure*; say whether there is anything that was not tried yet."""
+
+    def close(self) -> None:
+        """Give up what is kept for it; the next request begins anew."""
 
     def explain(self, failure: Failure) -> Failure:
         """Return a failure with what the source knows of its cause."""

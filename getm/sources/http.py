@@ -33,7 +33,8 @@ from getm.errors import UsageError
 from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected, check
-from getm.sources.base import Answer, Body, Request, Transport, Version
+from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
+from getm.sources.spool import SCRATCH, Spool
 
 REDIRECTS_MOST = 10
 POOL = 32
@@ -85,6 +86,7 @@ class HttpSource:
         self._first = self._start = self._place = self._place_of(uri.check(url))
         self._has_gone_back = self._is_fresh = False  # what was tried since the last usable answer
         self.name = uri.redact(self._place.url)
+        self._spool: Spool | None = None
         self._own_session: requests.Session | None = None
         self.is_local = _sees_answers(self._first)
         self.generation = 0
@@ -95,22 +97,22 @@ class HttpSource:
         """Whether there is something to try when the server refuses: the first URL of a redirect, or a fresh one."""
         return self._refresh is not None or self._place.url != self._first.url
 
-    def open(self, start: int, stop: int) -> Body:
+    def open(self, start: int, stop: int, *, spools: bool = True) -> Body:
         """Send a first request, for `[start, stop)`, follow redirects, and keep the final URL and the version.
+
+        A server that ignores ranges sends the whole object: that *spools*, or comes as it is, its size perhaps untold.
 
         Raises:
             RequestFailed: no answer, or none that can be used, or that of another version than the one known.
         """
-        place = self._start
-        for _ in range(REDIRECTS_MOST + 1):
-            try:
-                body = self._send(place, self._request(place, start, stop))
-            except Redirected as redirect:
-                place = self._redirected(place, redirect.location)
-                continue
-            self._arrive(place, body.answer)
-            return body
-        raise RequestFailed(Failure(Trouble.PROTOCOL, f"more than {REDIRECTS_MOST} redirects"))
+        if self._spool is not None:
+            self._arrive(self._start, self._spool.answer)
+            return self._spool.body(start, stop)
+        place, body = self._follow(start, stop, self._version)
+        if body.answer.is_whole and spools:
+            return self._open_spool(place, body, start, stop)
+        self._arrive(place, body.answer)
+        return body
 
     def request(self, start: int, stop: int) -> Request:
         """Return a request for `[start, stop)`, with the URL, the headers and the credentials of this moment."""
@@ -118,6 +120,8 @@ class HttpSource:
 
     def send(self, request: Request) -> Body:
         """Send a request from this process, over its shared connections."""
+        if self._spool is not None:
+            return self._spool.body(request.start, request.stop)
         return self._send(self._place, request)
 
     def renew(self, failure: Failure) -> bool:
@@ -135,6 +139,11 @@ class HttpSource:
         self._first = self._start = self._place_of(uri.check(self._refresh()))
         self._is_fresh = True
         return True
+
+    def close(self) -> None:
+        """Break off what is received for it without a range; it is read again if it is asked for."""
+        if self._spool is not None:
+            self._spool.close()
 
     def explain(self, failure: Failure) -> Failure:
         """Return a failure with what the URL itself says about it."""
@@ -190,6 +199,47 @@ class HttpSource:
             return replace(place, url=target)
         headers = {name: value for name, value in place.headers.items() if not _is_secret(name)}
         return _Place(target, headers, None, None, *self._environment(target))
+
+    def _follow(self, start: int, stop: int, version: Version | None) -> tuple[_Place, Body]:
+        """Send a request, and send it again wherever it is redirected to; return where the answer came from, too."""
+        place = self._start
+        for _ in range(REDIRECTS_MOST + 1):
+            try:
+                return place, self._send(place, replace(self._request(place, start, stop), version=version))
+            except Redirected as redirect:
+                place = self._redirected(place, redirect.location)
+        raise RequestFailed(Failure(Trouble.PROTOCOL, f"more than {REDIRECTS_MOST} redirects"))
+
+    def _open_spool(self, place: _Place, body: Body, start: int, stop: int) -> Body:
+        """Read all from one answer without ranges, by way of a temporary file."""
+        if not self._settings.spool:
+            body.close()
+            raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
+        try:
+            spool = Spool(body, self._settings.spool, self._send_whole)
+            if body.answer.version.size < 0:
+                spool.complete()
+        except BaseException:
+            body.close()
+            raise
+        _log.warning("%s: the server knows no ranges; the object is read once, to a temporary file", self.name)
+        self._spool, self.is_local = spool, True
+        self._arrive(place, spool.answer)
+        return spool.body(start, stop)
+
+    def _send_whole(self) -> Body:
+        """Send a request for a whole object again, of which no range can be had."""
+        if self._version is None:
+            raise RequestFailed(Failure(Trouble.CUT, "the body of unknown length was cut"))
+        _, body = self._follow(0, max(1, self._version.size), None)
+        version = body.answer.version
+        if body.answer.stop == UNTOLD:
+            version = replace(version, size=self._version.size)
+        difference = self._version.difference(version)
+        if difference is None:
+            return body
+        body.close()
+        raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
 
     def _arrive(self, place: _Place, answer: Answer) -> None:
         """Ask at *place* from now on, where a usable answer came from."""
@@ -346,6 +396,7 @@ class HttpBody:
         self._left = answer.stop - answer.start
         # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
         self._original: Any = response.raw._original_response  # noqa: SLF001
+        self._skipped = answer.skipped  # bytes to throw away first
         if self._left == 0:
             self.close()
 
@@ -363,6 +414,8 @@ class HttpBody:
         if len(buffer) > self._left:
             buffer = buffer[: self._left]
         try:
+            if self._skipped:
+                self._skip()
             count = self._receive(buffer)
         except TimeoutError as error:
             self.close()
@@ -373,6 +426,8 @@ class HttpBody:
         if count == 0:
             left = self._left
             self.close()
+            if self._answer.stop == UNTOLD and not self._skipped:
+                return 0
             raise RequestFailed(Failure(Trouble.CUT, f"the server ended the body {left} bytes early"))
         self._left -= count
         if self._left == 0:
@@ -381,7 +436,9 @@ class HttpBody:
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, otherwise drop it."""
-        if self._left == 0 and not self._original.will_close and not self._original.chunked:
+        answer = self._answer
+        is_at_end = self._left == 0 and not (answer.skipped and answer.stop < answer.version.size)
+        if is_at_end and not self._original.will_close and not self._original.chunked:
             self._original.close()
             self._response.raw.release_conn()
         else:
@@ -400,6 +457,14 @@ class HttpBody:
                 twin.shutdown(socket.SHUT_RDWR)
         except (OSError, ValueError):
             return
+
+    def _skip(self) -> None:
+        waste = memoryview(bytearray(min(self._skipped, SCRATCH)))
+        while self._skipped:
+            count = self._receive(waste[: self._skipped])
+            if count == 0:
+                raise ConnectionResetError
+            self._skipped -= count
 
     def _receive(self, buffer: memoryview) -> int:
         if self._original.chunked:
