@@ -1,4 +1,4 @@
-"""Read the bytes behind a URL as a fast, seekable, verified file object.
+"""Read the bytes behind a URL as a fast, seekable file object.
 
 `open` gives a file, `urlopen` and `iter_content` give memoryviews of shared memory, `read` gives a range, `copy` writes a
 file. See the README.

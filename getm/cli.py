@@ -35,7 +35,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (Exception, 1),
 )
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _HELP_ENDING = """\b
 Examples:
@@ -53,6 +53,7 @@ Exit codes:
   6    the bytes are not those that were promised
   7    the file cannot be written, or is there already
   8    the object changed while it was copied
+  129  stopped by SIGHUP, as when a terminal is closed
   130  stopped by Ctrl-C
   143  stopped by SIGTERM
 """

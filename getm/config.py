@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -111,8 +112,12 @@ class Settings:
         if self.block_size % (PIECES * 64):
             raise UsageError(f"block_size must be a multiple of {PIECES * 64} bytes, not {self.block_size}")
         pair: tuple[float, ...] = self.timeout if isinstance(self.timeout, tuple) else (self.timeout, 30.0)
-        if len(pair) != 2 or not all(_is_positive(value) for value in (*pair, self.deadline)):
-            raise UsageError("timeout and deadline are seconds above 0, timeout may be a pair (connect, stall)")
+        if len(pair) != 2 or not all(_is_duration(value) for value in (*pair, self.deadline)):
+            raise UsageError("timeout and deadline are finite seconds above 0, timeout may be a pair (connect, stall)")
+        for name, value in (("headers", self.headers), ("proxies", self.proxies or {})):
+            texts: list[object] = [text for item in dict(value).items() for text in item] if _is_mapping(value) else [None]
+            if not all(isinstance(text, str) for text in texts):
+                raise UsageError(f"{name} must map str to str")
         if self.refresh is not None and not callable(self.refresh):
             raise UsageError(f"refresh must be callable and return a URL, not {self.refresh!r}")
         object.__setattr__(self, "connect", pair[0])
@@ -165,8 +170,12 @@ def check_count(name: str, value: object, least: int) -> None:
         raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _group_memory() -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, Self, SupportsIndex, Unpack
 
 from getm import config, uri
 from getm.config import Options, Settings, Url
-from getm.engine import Engine, Feed, Stats, Window, default, first, first_bytes
+from getm.engine import Engine, Feed, Stats, Window, chosen, first, first_bytes
 from getm.errors import UsageError
 from getm.sources import open_source
 
@@ -142,16 +142,12 @@ class Reader(io.RawIOBase):
         """
         self._check_open()
         length = -1 if size is None else operator.index(size)
-        start = self._begin()
-        left = max(0, self._size - start)
-        length = left if length < 0 else min(length, left)
+        start, length = self._advance(length)
         try:
-            data = self._bytes(start, length)
+            return self._bytes(start, length)
         except BaseException:
-            self._claims[threading.get_ident()] = start
+            self._retreat(start, length)
             raise
-        self._position = start + length
-        return data
 
     def readall(self) -> bytes:
         """Read all that is left."""
@@ -178,14 +174,12 @@ class Reader(io.RawIOBase):
             raise BufferError("readinto() wants a C-contiguous buffer")
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
-        start = self._begin()
-        length = min(len(view), max(0, self._size - start))
+        start, length = self._advance(len(view))
         try:
             self._fill(start, view[:length])
         except BaseException:
-            self._claims[threading.get_ident()] = start
+            self._retreat(start, length)
             raise
-        self._position = start + length
         return length
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -270,6 +264,25 @@ class Reader(io.RawIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on closed file")
+
+    def _advance(self, length: int) -> tuple[int, int]:
+        """Move on by *length* bytes, as far as there are any, all if it is negative; return from where, and how many.
+
+        Threads that read without a seek of their own get one part after the other.
+        """
+        with self._feed.turn:
+            start = self._begin()
+            left = max(0, self._size - start)
+            length = left if length < 0 else min(length, left)
+            self._position = start + length
+        return start, length
+
+    def _retreat(self, start: int, length: int) -> None:
+        """Go back to before a read that failed."""
+        with self._feed.turn:
+            self._claims[threading.get_ident()] = start
+            if self._position == start + length:
+                self._position = start
 
     def _begin(self) -> int:
         """Return where this thread's read begins; a read without a seek of its own voids all claims."""
@@ -412,7 +425,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError("encoding, errors and newline are for text: give mode 'r'")
     settings = config.settings(options)
-    engine = engine or default(settings.concurrency)
+    engine = chosen(engine, settings.concurrency)
     reader = Reader(engine, engine.attach(open_source(url, settings), settings), settings)
     if not is_text and buffering == 0:
         return reader
@@ -447,6 +460,8 @@ def read(
         GetmError: the bytes cannot be had.
         UsageError: a URL, range or option cannot be used.
     """
+    start = operator.index(start)
+    stop = None if stop is None else operator.index(stop)
     if start < 0 or (stop is not None and stop < 0):
         raise UsageError(f"start and stop must not be negative: {start}, {stop}")
     if stop is not None and stop <= start:

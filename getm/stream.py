@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, SupportsIndex, Unpack
 
 from getm import config, uri
 from getm.config import MIB, CommonOptions, Url, check_count
-from getm.engine import Engine, Feed, Stats, default
+from getm.engine import Engine, Feed, Stats, chosen
 from getm.sources import open_source
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def urlopen(
         TypeError: an option is unknown.
     """
     settings = config.settings({"concurrency": concurrency, **options})
-    engine = engine or default(concurrency)
+    engine = chosen(engine, concurrency)
     return Stream(engine, engine.attach(open_source(url, settings), settings, forward=True))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from typing import Unpack
 
 from getm import config, uri
 from getm.config import CommonOptions, Settings, Url
-from getm.engine import Engine, default
-from getm.errors import GetmError, SourceError
+from getm.engine import Engine, chosen
+from getm.errors import GetmError, SourceError, UsageError
 from getm.progress import Progress
 from getm.sources import Source, open_source
 
@@ -44,8 +45,9 @@ def copy(
 ) -> Copied:
     """Copy the object behind a URL to a file.
 
-    Workers write their ranges straight into `PATH.part`; when all are there, it takes the place of *path*. Until then a
-    file that was there stays as it is. When anything fails, `PATH.part` is removed.
+    Workers write their ranges straight into `PATH.part`; when all are there, it takes the place of *path*, and the mode
+    of a file that was there. Until then that file stays as it is. A link is followed. When anything fails, `PATH.part` is
+    removed.
 
     Args:
         url: http or https; or what returns one, called for each fresh one.
@@ -66,16 +68,19 @@ def copy(
     """
     began = time.monotonic()
     settings = config.settings({"concurrency": concurrency, **options})
-    target = os.fspath(path)
-    if os.path.isdir(target):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    target, mode = _target(os.fspath(path))
     source = open_source(url, settings)
     part = target + ".part"
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "no such folder", os.path.dirname(target)) from None
     try:
         _lock(descriptor, part)
         try:
-            size = _fill(engine or default(concurrency), source, settings, descriptor, show=progress)
+            size = _fill(chosen(engine, concurrency), source, settings, descriptor, show=progress)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             os.replace(part, target)
         except BaseException as error:
             with suppress(FileNotFoundError):
@@ -85,7 +90,28 @@ def copy(
             raise
     finally:
         os.close(descriptor)
-    return Copied(target, size, time.monotonic() - began)
+    return Copied(os.fspath(path), size, time.monotonic() - began)
+
+
+def _target(path: str) -> tuple[str, int | None]:
+    """Return the file that *path* names, through links, and its mode if it is there.
+
+    Raises:
+        OSError: it cannot be replaced by another file: it is a folder, a device or a pipe.
+        UsageError: it names nothing.
+    """
+    if not path:
+        raise UsageError("the path of the file is empty")
+    target = os.path.realpath(path)
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return target, None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return target, stat.S_IMODE(mode)
 
 
 def _fill(engine: Engine, source: Source, settings: Settings, descriptor: int, *, show: bool) -> int:

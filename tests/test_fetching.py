@@ -611,6 +611,14 @@ class TestThreads:
             assert all(result() for result in [in_thread(work, seed) for seed in range(6)])
 
     @EVERY
+    def test_that_read_on_without_a_seek_get_each_byte_once(self, server, concurrency):
+        size = 3 * MIB + 5
+        with getm.open(server.put("/a.bin", size), concurrency=concurrency) as file:
+            readings = [in_thread(lambda: list(iter(lambda: file.read(1000), b""))) for _ in range(4)]
+            parts = [part for reading in readings for part in reading()]
+        assert sorted(ramp(start, min(size, start + 1000)) for start in range(0, size, 1000)) == sorted(parts)
+
+    @EVERY
     def test_of_many_readers_get_the_right_bytes(self, server, concurrency):
         size = 5 * MIB
         urls = [server.put(f"/{number}", size) for number in range(3)]

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import pickle
+import socket
 import threading
 import traceback
 import weakref
@@ -427,6 +428,38 @@ class TestStatus:
         getm.open(url).close()
         assert server.log[1].arrived - server.log[0].arrived >= 1.0
 
+    @pytest.mark.parametrize(
+        "call", [getm.open, getm.info, getm.urlopen, lambda url, **options: getm.read(url, 1, 2, **options)]
+    )
+    def test_trouble_at_the_beginning_is_given_up_after_the_deadline(self, server, url, call):
+        server.fail(Fault(status=503), times=None)
+        with pytest.raises(getm.BadStatus):
+            call(url, retries=1000, deadline=0.5)
+        server.heal()
+        server.fail(Fault(delay=60.0), times=None)
+        with pytest.raises(getm.TransferTimeout, match="no answer in time"):
+            call(url, retries=1000, deadline=0.5, timeout=(5, 0.3))
+
+    def test_a_host_that_is_unknown_is_an_error_at_once(self):
+        with pytest.raises(getm.SourceError, match="not known") as caught:
+            getm.open("http://host.invalid/a")
+        assert 1 == caught.value.attempts
+
+    def test_an_answer_that_is_no_http_is_an_error_at_once(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def answer():
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            with pytest.raises(getm.SourceError, match="not HTTP"):
+                getm.open(f"http://127.0.0.1:{listener.getsockname()[1]}/a")
+            thread.join()
+
     def test_no_connection_is_an_error(self, server, url):
         server.close()
         with pytest.raises(getm.SourceError, match=r"no connection: Connection refused \(2 attempts\)"):
@@ -517,10 +550,39 @@ class TestRequests:
             assert "Basic dXNlcjp3b3Jk" == request.headers["Authorization"]
             assert "token=abc" == request.query
 
-    @pytest.mark.parametrize("options", [{"session": 5}, {"auth": 5}, {"auth": ("a",)}, {"headers": 5}], ids=str)
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"session": 5},
+            {"auth": 5},
+            {"auth": ("a",)},
+            {"headers": 5},
+            {"headers": ["a"]},
+            {"headers": {"a": 1}},
+            {"headers": {"a": "b\r\nc: d"}},
+            {"headers": {"\u00e4": "\u65e5"}},
+            {"proxies": "x"},
+            {"proxies": {"http": 5}},
+            {"cert": 3},
+            {"cert": "/missing"},
+            {"cert": ("/missing", "/missing")},
+            {"verify": "/missing"},
+            {"verify": 5},
+            {"engine": 5},
+            {"timeout": float("inf")},
+            {"deadline": float("nan")},
+            {"spool": -1},
+        ],
+        ids=str,
+    )
     def test_what_cannot_be_sent_is_refused_before(self, server, url, options):
-        with pytest.raises((getm.UsageError, TypeError)):
-            getm.open(url, **options)
+        for call in (getm.open, getm.urlopen):
+            with pytest.raises(getm.UsageError):
+                call(url, **options)
+        with pytest.raises(getm.UsageError):
+            getm.open("http://a b/")
+        with pytest.raises(TypeError):
+            getm.read(url, 1.5, 2)
         assert [] == server.log
 
 

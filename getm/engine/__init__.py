@@ -42,7 +42,7 @@ from getm.errors import TransferTimeout, UsageError
 from getm.retry import Failure, Trouble
 from getm.sources.base import Source
 
-__all__ = ["Engine", "Feed", "Stats", "Window", "close_default", "default", "first", "first_bytes"]
+__all__ = ["Engine", "Feed", "Stats", "Window", "chosen", "close_default", "default", "first", "first_bytes"]
 
 _CLOSED = "I/O operation on closed file"
 WAIT_MOST = 1.0
@@ -240,7 +240,7 @@ class Engine:
                     self._enter(feed).collect()
             silence = time.monotonic() - feed.progress
             if silence > feed.settings.deadline:
-                raise TransferTimeout(f"{feed.source.name}: nothing came for {silence:.0f} s")
+                raise TransferTimeout(f"{feed.source.name}: nothing came for {silence:.0f} s", url=feed.source.name)
             if saving.error is not None:
                 raise saving.error
             missing = sum(stop - start for start, stop in saving.missing)
@@ -342,6 +342,7 @@ class Engine:
                 inline.close()
             feed.inlines.clear()
             feed.demands.clear()
+            feed.turn = threading.Lock()
 
     # A read, from its demand to its bytes.
 
@@ -390,7 +391,7 @@ class Engine:
                 silence = time.monotonic() - max(began, feed.progress)
                 if demand.error is None and silence > feed.settings.deadline:
                     text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
-                    demand.error = TransferTimeout(text, start=demand.position, stop=demand.stop)
+                    demand.error = TransferTimeout(text, url=feed.source.name, start=demand.position, stop=demand.stop)
         finally:
             feed.demands.remove(demand)
             feed.stats.waited += time.monotonic() - began
@@ -546,6 +547,17 @@ class Engine:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _defaults: dict[bool, Engine] = {}  # by whether it has background processes
+
+
+def chosen(engine: Engine | None, concurrency: int | None) -> Engine:
+    """Return the engine that a caller named, or the one that readers share which name none.
+
+    Raises:
+        UsageError: it is no engine.
+    """
+    if engine is not None and not isinstance(engine, Engine):
+        raise UsageError(f"engine must be a getm.Engine, not {type(engine).__name__}")
+    return default(concurrency) if engine is None else engine
 
 
 def default(concurrency: int | None) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -185,6 +186,7 @@ class Feed:
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
     is_renewing: bool = False  # whether a thread is finding it out
     is_closed: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)  # for the reader's position; new in a forked child
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object
     block_size: int = field(init=False)

@@ -32,11 +32,14 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
         GetmError: the object cannot be had.
     """
     attempt, failure = 0, refused
+    deadline = time.monotonic() + settings.deadline
     while True:
         if failure is not None and not source.renew(failure):
-            if not failure.is_transient or attempt > settings.retries:
+            wait = pause(attempt + 1, failure.retry_after, random.random())
+            is_late = time.monotonic() + wait > deadline
+            if not failure.is_transient or attempt > settings.retries or is_late:
                 raise source.explain(failure).error(source.name, start, stop, attempt)
-            time.sleep(pause(attempt + 1, failure.retry_after, random.random()))
+            time.sleep(wait)
         attempt += 1
         began = time.monotonic()
         try:
@@ -53,6 +56,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
     """
     data = bytearray()
     attempt = 0
+    progress = time.monotonic()
     while True:
         body, _ = first(source, settings, start + len(data), stop)
         count = 0
@@ -66,8 +70,9 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
                     count += came
                     watch.add(came, time.monotonic())
         except RequestFailed as failed:
-            attempt += 1
-            if attempt > settings.retries:
+            attempt = 1 if count else attempt + 1
+            progress = time.monotonic() if count else progress
+            if attempt > settings.retries or time.monotonic() - progress > settings.deadline:
                 raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
         data += chunk[:count]
         if start + len(data) >= stop:

@@ -276,13 +276,18 @@ class _Worker:
         stop = body.answer.stop
         buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position)))
         while progress.position < stop:
-            filled = 0
-            while filled < len(buffer) and progress.position + filled < stop and not self._is_cancelled:
-                filled += body.readinto(buffer[filled:])
-            written = 0
-            while written < filled:
-                written += os.pwrite(descriptor, buffer[written:filled], progress.position + written)
-            if progress.add(filled) and progress.position < stop:
+            start, is_due = progress.position, False
+            last = min(stop, start + len(buffer))
+            try:
+                while not is_due and not self._is_cancelled and progress.position < last:
+                    is_due = progress.add(body.readinto(buffer[progress.position - start : last - start]))
+            finally:  # what came before a failure counts, once it is written
+                received, progress.position = progress.position - start, start
+                written = 0
+                while written < received:
+                    written += os.pwrite(descriptor, buffer[written:received], start + written)
+                progress.position += written
+            if is_due and progress.position < stop:
                 self._send(Filled(run, progress.position, progress.seconds()))
             if self._is_cancelled:
                 return

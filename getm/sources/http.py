@@ -76,6 +76,11 @@ class HttpSource:
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
         if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
             raise UsageError("auth must be (user, password) or a requests auth object")
+        for path in (settings.verify, *(settings.cert if isinstance(settings.cert, tuple) else (settings.cert,))):
+            if not isinstance(path, str | bool | None):
+                raise UsageError(f"verify and cert are paths, not {path!r}")
+            if isinstance(path, str) and not os.path.exists(path):
+                raise UsageError(f"there is no file {path!r} for verify or cert")
         self._refresh = settings.refresh
         if callable(url):
             self._refresh = self._refresh or url
@@ -84,6 +89,7 @@ class HttpSource:
         self._version: Version | None = None
         # Other threads ask by `_place` while one looks for a new one: each of these is replaced as a whole.
         self._first = self._start = self._place = self._place_of(uri.check(url))
+        _check_headers(self._first)
         self._has_gone_back = self._is_fresh = False  # what was tried since the last usable answer
         self.name = uri.redact(self._place.url)
         self._spool: Spool | None = None
@@ -293,6 +299,21 @@ class HttpSource:
         )
 
 
+def _check_headers(place: _Place) -> None:
+    """Find out whether URL and headers can be sent at all.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        prepared = requests.Request("GET", place.url, headers=dict(place.headers)).prepare()
+        for name, value in prepared.headers.items():
+            f"{name}: {value}".encode("latin-1")
+    except (requests.exceptions.RequestException, UnicodeError, ValueError) as error:
+        text = "its URL" if isinstance(error, requests.exceptions.InvalidURL) else "a header"
+        raise UsageError(f"{uri.redact(place.url)}: {text} holds what cannot be sent by HTTP") from None
+
+
 def _sees_answers(place: _Place) -> bool:
     """Say whether the caller's own code is to see the answers: a hook, as digest authentication has one, or an adapter."""
     if place.session is not None and type(place.session.get_adapter(place.url)) is not requests.adapters.HTTPAdapter:
@@ -496,15 +517,24 @@ def close_connections() -> None:
 
 
 def _connection_failure(error: Exception) -> Failure:
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return Failure(Trouble.CONNECT, "no connection in time")
-    if isinstance(error, requests.exceptions.ReadTimeout):
-        return Failure(Trouble.TIMEOUT, "no answer in time")
-    if isinstance(error, requests.exceptions.SSLError):
-        return Failure(Trouble.PROTOCOL, f"TLS failed: {_reason(error)}")
-    if isinstance(error, requests.exceptions.ConnectionError | OSError):
-        return Failure(Trouble.CONNECT, f"no connection: {_reason(error)}")
+    """Return why there was no answer."""
+    chain = _chain(error)
+    is_no_http = any(isinstance(one, http.client.BadStatusLine | http.client.LineTooLong) for one in chain)
+    for applies, trouble, message in (
+        (isinstance(error, requests.exceptions.ConnectTimeout), Trouble.CONNECT, "no connection in time"),
+        (isinstance(error, requests.exceptions.ReadTimeout), Trouble.TIMEOUT, "no answer in time"),
+        (isinstance(error, requests.exceptions.SSLError), Trouble.PROTOCOL, f"TLS failed: {_reason(error)}"),
+        (is_no_http and not _is_stale(error), Trouble.PROTOCOL, "the answer is not HTTP"),
+        (any(map(_is_unknown_host, chain)), Trouble.PROTOCOL, f"no connection: {_reason(error)}"),
+        (isinstance(error, requests.ConnectionError | OSError), Trouble.CONNECT, f"no connection: {_reason(error)}"),
+    ):
+        if applies:
+            return Failure(trouble, message)
     return Failure(Trouble.PROTOCOL, f"the request cannot be sent: {type(error).__name__}")
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
 
 
 def _chain(error: BaseException) -> list[BaseException]:
