@@ -2,7 +2,9 @@
 
 import gc
 import os
+import signal
 import threading
+import time
 import warnings
 
 import pytest
@@ -253,3 +255,62 @@ def test_a_failure_is_not_remembered(server, engine):
 def test_readers_without_an_engine_of_their_own_share_two():
     assert default(1) is default(8)
     assert default(None) is not default(8)
+
+
+@pytest.mark.parametrize("door", ["read", "copy"])
+def test_a_child_forked_while_a_thread_receives_goes_its_way(server, tmp_path, door):
+    url = server.put("/object", 4 * MIB)
+    release = threading.Event()
+    with getm.open(url, concurrency=None) as file:
+        server.fail(Fault(stall=1000, release=release))
+        receiving = threading.Thread(
+            target=lambda: file.read_at(2 * MIB, 100) if door == "read" else getm.copy(url, tmp_path / "a", concurrency=None)
+        )
+        receiving.start()
+        server.wait_for(lambda log: log[-1].sent == 1000)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if file.read_at(MIB, 1000) == ramp(MIB, MIB + 1000) else 1)
+        try:
+            deadline = time.monotonic() + 20
+            while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            release.set()
+            receiving.join()
+        if ended == (0, 0):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert (child, 0) == ended
+        assert ramp(0, 4 * MIB) == file.read()
+
+
+def test_a_read_goes_on_that_was_receiving_without_a_place_when_its_engine_was_closed(server):
+    engine = getm.Engine(4 * MIB, 0)  # four slots
+    files = [getm.open(server.put(f"/{number}", 4 * MIB), concurrency=None, engine=engine) for number in range(5)]
+    releases = [threading.Event() for _ in files]
+    for number, release in enumerate(releases):
+        server.fail(
+            Fault(stall=100, release=release),
+            when=lambda request, number=number: request.path == f"/{number}" and request.start,
+        )
+    results = []
+
+    def read(number):
+        start = 4 * MIB - 20_000 if number == 4 else 2 * MIB
+        results.append(files[number].read_at(start, 1000) == ramp(start, start + 1000))
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(5)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        server.wait_for(lambda log, number=number: sum(request.sent == 100 for request in log) == number + 1)
+    for thread, release in zip(threads[:4], releases, strict=False):
+        release.set()  # the first four give their slots back
+        thread.join()
+    engine.close()
+    releases[4].set()
+    threads[4].join()
+    for file in files:
+        file.close()
+    engine.close()
+    assert [True] * 5 == results

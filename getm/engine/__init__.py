@@ -339,7 +339,10 @@ class Engine:
             core.abandon()
         for feed in self._feeds:
             for inline in feed.inlines:
-                inline.close()
+                if inline.is_busy:  # closing it would wait for a thread that is not in this process
+                    _abandoned.append(inline)
+                else:
+                    inline.close()
             feed.inlines.clear()
             feed.demands.clear()
             feed.turn = threading.Lock()
@@ -463,7 +466,7 @@ class Engine:
                 return min(paused, WAIT_MOST)
             inline = core.inline(feed, demand)
         self._fetch_inline(core, feed, inline, demand)
-        if inline in feed.inlines and inline.stop - inline.position <= FETCH_LEAST:
+        if self._core is core and inline in feed.inlines and inline.stop - inline.position <= FETCH_LEAST:
             self._fetch_inline(core, feed, inline, demand)  # a short rest, in the next block: it keeps the connection
         self._changed.notify_all()
         return 0.0
@@ -472,10 +475,9 @@ class Engine:
         """Receive what of an inline goes to one place, and account for it."""
         start = inline.position
         target = core.target(feed, inline, demand)
-        inline.is_busy = True
         demand.is_direct = target.is_direct
         count, failure, error = self._outside(feed, inline, target.memory, None)
-        inline.is_busy = demand.is_direct = False
+        demand.is_direct = False
         if self._core is core and inline in feed.inlines:
             core.received(feed, inline, demand, target, count)
             self._settle(core, feed, inline, failure, error)
@@ -523,6 +525,7 @@ class Engine:
             is free again, because nothing is half done here.
         """
         count, failure = 0, None
+        inline.is_busy = True
         self._lock.release()
         try:
             count, failure = receive(feed, inline, memory)
@@ -533,6 +536,7 @@ class Engine:
             return count, failure, error
         finally:
             self._lock.acquire()
+            inline.is_busy = False
         return count, failure, None
 
     def _settle(self, core: Core, feed: Feed, inline: Inline, failure: Failure | None, error: BaseException | None) -> None:
@@ -546,6 +550,7 @@ class Engine:
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_abandoned: list[Inline] = []  # in a forked child: what its parent was receiving at the fork; kept for ever
 _defaults: dict[bool, Engine] = {}  # by whether it has background processes
 
 
