@@ -54,9 +54,10 @@ COPY_LIMIT = 180.0  # a copy of 200 MiB waits for many faults, one after another
 FAULT_SHARE = 0.2  # of all requests
 OPTIONS = {"timeout": (5, 1), "deadline": 30}
 KILL = "kill"
+KILL_SECONDS = 4.0  # between two of them, on average: an engine gives up after more than five in a minute
 
 FAULTS: dict[str, set[type[getm.GetmError]]] = {
-    # What happens, and the errors that it excuses: of the first five, and a kill, only when all attempts were used up.
+    # What happens, and the errors that it excuses: of the first five only when all attempts were used up.
     "cut": {getm.ShortRead, getm.SourceError},
     "reset": {getm.ShortRead, getm.SourceError},
     "stall": {getm.TransferTimeout},
@@ -75,7 +76,7 @@ FAULTS: dict[str, set[type[getm.GetmError]]] = {
 NAMES = list(FAULTS)
 RANDOM = [name for name in NAMES if name not in {KILL, "missing", "denied"}]
 PERMANENT = ["cut", "stall", "status", "drop", "shift", "changed", "missing", "denied"]
-AT_ONCE = {getm.ObjectChanged, getm.NotFound, getm.AccessDenied}  # raised without another attempt
+AT_ONCE = {getm.ObjectChanged, getm.NotFound, getm.AccessDenied, getm.WorkerError}  # raised without another attempt
 SUMMARY = ("reads", "bytes", "faults", "kills", "wrong bytes", "hangs", "unexpected")
 
 
@@ -256,7 +257,7 @@ class _Soak:
                 next_line += 60
                 self.line(now - began)
             if now > next_kill and not self.stop.is_set():
-                next_kill = now + chance.expovariate(1.0)
+                next_kill = now + chance.expovariate(1 / KILL_SECONDS)
                 self.kill(chance)
             self.look_for_hangs(now)
             time.sleep(0.05)
@@ -357,6 +358,7 @@ class _Actor:
 
     def __init__(self, soak: _Soak, chance: random.Random, own: int) -> None:
         self.soak, self.chance, self.own = soak, chance, own
+        self.error: getm.GetmError | None = None  # the last one that was raised as it should
         self.held: deque[tuple[_Handle, memoryview, int]] = deque()  # views to be looked at again, with their offsets
         self.doors = (self.file, self.file, self.stream, self.parts, self.slice, self.copy, self.broken)
 
@@ -500,7 +502,7 @@ class _Actor:
                 self.soak.note("unexpected", f"{handle}: a read of {start}+{length} succeeded with {name}, {options}")
             if self.read(handle, "read healed", start, length, lambda: reader.read_at(start, length)) is not None:
                 self.soak.tally.add("healed")
-            else:
+            elif not isinstance(self.error, getm.WorkerError):
                 self.soak.note(
                     "unexpected", f"{handle}: a read of {start}+{length} failed when {name} was healed, {options}"
                 )
@@ -542,6 +544,7 @@ class _Actor:
             with self.soak.limited(f"{what} of {handle}", limit):
                 return work()
         except getm.GetmError as error:
+            self.error = error
             met = self.soak.board.met[handle.row] > handle.since
             is_due = any(type(error) in FAULTS[name] for name, is_met in zip(NAMES, met, strict=True) if is_met)
             is_final = type(error) in AT_ONCE or "was sent" in str(error) or (error.attempts or 0) > handle.retries

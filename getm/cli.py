@@ -6,6 +6,7 @@ This file alone prints, exits and handles signals.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -121,6 +122,9 @@ def _command(url: str, file: str | None, concurrency: int, show: bool | None, qu
     FILE is replaced, once all bytes are there. Without FILE the copy goes to the current folder, under the name that
     the server gives the object, or the last part of the URL's path; a file of that name is left alone and an error.
     """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    logging.basicConfig(handlers=[handler], level=logging.ERROR if quiet else logging.WARNING)
     path = _remote_name(url, force) if file is None else file
     getm.copy(url, path, concurrency=concurrency, progress=not quiet and progress.wanted(show))
 
@@ -140,6 +144,14 @@ def _remote_name(url: str, force: bool) -> str:
     if os.path.lexists(name) and not force:
         raise FileExistsError(errno.EEXIST, "exists already: give another FILE, or --force to replace it", name)
     return name
+
+
+class _Line(logging.Formatter):
+    """Writes what is logged as one line of this command's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return that line."""
+        return f"getm: {uri.printable(record.getMessage())}"
 
 
 class _Stopped(BaseException):

@@ -8,15 +8,16 @@ import operator
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
 
 from getm import config, uri
 from getm.config import Options, Settings, Url
-from getm.engine import Engine, Feed, Stats, Window, chosen, first, first_bytes
+from getm.engine import Engine, Feed, Stats, Window, chosen, default, first, first_bytes
 from getm.errors import UsageError
-from getm.sources import open_source
+from getm.sources import Version, open_source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -64,6 +65,21 @@ class Reader(io.RawIOBase):
         return (
             f"<getm.Reader {self.url!r} {state} of {self._size}, {stats.requests} requests, {stats.fetched} bytes fetched>"
         )
+
+    def __reduce__(self) -> tuple[Callable[..., Reader], tuple[Url, Settings, Version, int]]:
+        """Pickle what to read, how, which version, and the position; unpickling opens it anew, on that version only.
+
+        The pickle holds URL, headers and credentials. What is unpickled is served by the engine of its process that all
+        readers share, whichever this one had.
+
+        Raises:
+            ValueError: the reader is closed.
+        """
+        return _reopen, (self._feed.source.origin, self._settings, self._feed.version, self.tell())
+
+    def __reduce_ex__(self, _protocol: SupportsIndex, /) -> tuple[Any, ...]:
+        """Pickle as `__reduce__` does; `io.RawIOBase` refuses."""
+        return self.__reduce__()
 
     @property
     def size(self) -> int:
@@ -258,8 +274,10 @@ class Reader(io.RawIOBase):
     def __del__(self) -> None:
         """Close, and warn as files do, if it was left open."""
         if getattr(self, "_feed", None) is not None and not self.closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:  # warnings may be errors
+                self.close()
 
     def _check_open(self) -> None:
         if self.closed:
@@ -353,6 +371,19 @@ def _fresh(length: int) -> tuple[bytes, memoryview]:
     array = _Memory.from_address(_address(data))
     array.owner = data  # type: ignore[attr-defined]  # an array of ctypes takes any attribute
     return data, memoryview(array).cast("B")[:length]
+
+
+def _reopen(url: Url, settings: Settings, version: Version, position: int) -> Reader:
+    """Open an object again, as it was when its reader was pickled.
+
+    Raises:
+        ObjectChanged: it has been replaced since.
+        GetmError: it cannot be had.
+    """
+    engine = default(settings.concurrency)
+    reader = Reader(engine, engine.attach(open_source(url, settings, version), settings), settings)
+    reader.seek(position)
+    return reader
 
 
 @overload

@@ -38,6 +38,7 @@ class Trouble(Enum):
     CHANGED = auto()
     PROTOCOL = auto()
     WORKER = auto()
+    WORKERS = auto()
     WRITE = auto()
 
 
@@ -51,6 +52,7 @@ _ERRORS: dict[Trouble, type[GetmError]] = {
     Trouble.CHANGED: ObjectChanged,
     Trouble.PROTOCOL: SourceError,
     Trouble.WORKER: WorkerError,
+    Trouble.WORKERS: WorkerError,
 }
 _STATUS_ERRORS: dict[int, type[GetmError]] = {
     401: AccessDenied,

@@ -240,7 +240,12 @@ class TestFailures:
 
     def test_a_disk_that_gives_out_has_its_code(self, server, folder):
         limited = ["bash", "-c", 'ulimit -f 1024; exec "$@"', "bash", sys.executable, "-m", "getm"]
-        assert_error(run(server.put("/object", 8 * MIB), "copy", command=limited), 7)
+        ended = run(server.put("/object", 8 * MIB), "copy", command=limited)
+        warning, error = ended.stderr.splitlines()
+        assert (7, "") == (ended.returncode, ended.stdout)
+        assert warning.startswith("getm: no background processes")
+        assert error.endswith("copy.part: File too large")
+        assert_error(run(server.put("/object", 8 * MIB), "copy", "--quiet", command=limited), 7)
         assert [] == names(folder)
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -150,7 +150,7 @@ class Processes(Pool):
         if len(self.workers) >= self.most:
             return None
         self._number += 1
-        worker = self.workers[self._number] = Worker(None)
+        worker = self.workers[self._number] = Worker(None, 0.0)
         self.processes.append(Process(worker))
         return worker
 

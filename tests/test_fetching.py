@@ -4,7 +4,6 @@ import itertools
 import random
 import threading
 import time
-from concurrent.futures import Future
 
 import psutil
 import pytest
@@ -13,6 +12,7 @@ import getm
 from getm.engine import default
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
+from tests.threads import in_thread
 
 KIB = 2**10
 BLOCK = MIB = 2**20
@@ -66,27 +66,6 @@ def at_once(log):
         )
     )
     return max(itertools.accumulate(change for _, change in events))
-
-
-def in_thread(function, *arguments):
-    """Call a function in a thread; return what waits for its result, or raises what it raised."""
-    future = Future()
-
-    def run():
-        try:
-            future.set_result(function(*arguments))
-        except Exception as error:  # noqa: BLE001  # it is the test's
-            future.set_exception(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(30)
-        return future.result(0)
-
-    result.is_waiting = thread.is_alive
-    return result
 
 
 def take_first_block(file):

@@ -5,6 +5,7 @@ import gc
 import pickle
 import socket
 import threading
+import time
 import traceback
 import weakref
 
@@ -59,6 +60,11 @@ def texts(error):
 def read(url, **options):
     with getm.open(url, **options) as file:
         return file.read()
+
+
+def read_until_closed(file):
+    with contextlib.suppress(ValueError):
+        file.read_at(2 * BLOCK, 10)
 
 
 class TestWrongAnswers:
@@ -458,6 +464,33 @@ class TestStatus:
             thread.start()
             with pytest.raises(getm.SourceError, match="not HTTP"):
                 getm.open(f"http://127.0.0.1:{listener.getsockname()[1]}/a")
+            thread.join()
+
+    @EVERY
+    def test_429_with_a_pause_holds_for_the_whole_server(self, server, url, concurrency):
+        other = server.put("/b.bin", SIZE)
+        with getm.open(url, concurrency=concurrency) as one, getm.open(other, concurrency=concurrency) as two:
+            server.fail(Fault(status=429, headers={"Retry-After": "1"}))
+            assert ramp(2 * BLOCK, 2 * BLOCK + 10) == one.read_at(2 * BLOCK, 10)
+            server.fail(Fault(status=429, headers={"Retry-After": "1"}))
+            thread = threading.Thread(target=one.read_at, args=(3 * BLOCK, 10))
+            thread.start()
+            refusal = server.wait_for(lambda log: log[-1].status == 429 and log[-1].finished)[-1]
+            while not default(concurrency)._core._holds.get(one._feed.host, 0.0) > time.monotonic():
+                time.sleep(0.001)  # until it is heard of
+            assert ramp(2 * BLOCK, 2 * BLOCK + 10) == two.read_at(2 * BLOCK, 10)
+            thread.join()
+        assert all(request.arrived >= refusal.arrived + 1.0 for request in server.log[refusal.index + 1 :])
+
+    def test_503_with_a_pause_holds_for_its_object_only(self, server, url):
+        other = server.put("/b.bin", SIZE)
+        with getm.open(url) as one, getm.open(other) as two:
+            server.fail(Fault(status=503, headers={"Retry-After": "30"}), when=lambda r: r.path == "/a.bin", times=None)
+            thread = threading.Thread(target=read_until_closed, args=(one,))
+            thread.start()
+            server.wait_for(lambda log: log[-1].status == 503)
+            assert ramp(0, SIZE) == two.read()
+            one.close()
             thread.join()
 
     def test_no_connection_is_an_error(self, server, url):

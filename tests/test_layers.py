@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "getm"
 LAYERS = [
     "errors",
     "ranges uri config retry integrity sources.base",
-    "engine.messages engine.blocks engine.planner engine.arena sources.answer sources.spool sources.http sources.file sources",
+    "engine.messages engine.blocks engine.planner engine.arena sources.answer sources.spool sources.http sources",
     "engine.pool engine.worker",
     "engine.feed",
     "engine.memory engine.inline",
@@ -32,14 +32,14 @@ LAYERS = [
 # What a module may import of its own layer.
 SIDEWAYS = {
     "config": {"ranges"},
-    "sources.base": {"retry"},
+    "sources.base": {"config", "retry"},
     "sources.http": {"sources.answer", "sources.spool"},
-    "sources": {"sources.http", "sources.file"},
+    "sources": {"sources.http"},
 }
 
 # What a module may not import, though it is below.
 APART = {
-    "engine.pool": {"sources", "sources.http", "sources.file"},
+    "engine.pool": {"sources", "sources.http"},
 }
 
 THIRD_PARTY = {

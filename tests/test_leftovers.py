@@ -79,5 +79,4 @@ def test_leftover_is_seen(leave, name):
     before = everything()
     with leave():
         left = list((everything() - before).elements())
-        assert 1 == len(left)
-        assert re.search(name, left[0])
+        assert any(re.search(name, each) for each in left)  # others may be there: tests run beside this one

@@ -20,6 +20,7 @@ import getm
 from getm.engine import default
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
+from tests.threads import in_thread
 
 BLOCK = 2**20
 SIZE = 4 * BLOCK + 5
@@ -130,21 +131,6 @@ def await_workers(count):
         assert time.monotonic() < deadline, pids
         time.sleep(0.005)
     return pids
-
-
-def in_thread(function, *arguments):
-    """Call a function in a thread; return what waits for its result."""
-    results = []
-    thread = threading.Thread(target=lambda: results.append(function(*arguments)), daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(30)
-        assert not thread.is_alive()
-        assert results, "it raised"
-        return results[0]
-
-    return result
 
 
 @pytest.fixture
@@ -419,6 +405,21 @@ class TestDeath:
                 killer.join()
             server.heal()
             assert ramp(BLOCK, 2 * BLOCK) == file.read(BLOCK)
+
+    def test_of_more_than_five_in_a_minute_is_an_error_that_says_so(self, server, new_engine):
+        url = server.put("/a.bin", 16 * BLOCK)
+        server.fail(Fault(stall=100_000), when=lambda request: request.start >= BLOCK, times=None)
+        engine = new_engine()
+        with getm.open(url, concurrency=1, retries=100, engine=engine) as file:
+            reading = in_thread(file.read)
+            for killed in range(1, 7):
+                server.wait_for(lambda log, killed=killed: sum(request.sent == 100_000 for request in log) >= killed)
+                (worker,) = engine._core.pool.workers.values()
+                os.kill(worker.pid, signal.SIGKILL)
+            with pytest.raises(getm.WorkerError, match=r"ended in the middle of their work 6 times in \d"):
+                reading()
+            server.heal()
+            assert_ramp(file.read(), 0)
 
     @pytest.mark.parametrize("concurrency", [1, 8])
     def test_of_the_launcher(self, server, concurrency):

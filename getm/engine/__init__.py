@@ -27,7 +27,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -550,6 +550,7 @@ class Engine:
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_forking: list[Engine] = []  # those whose locks a thread that forks has
 _abandoned: list[Inline] = []  # in a forked child: what its parent was receiving at the fork; kept for ever
 _defaults: dict[bool, Engine] = {}  # by whether it has background processes
 
@@ -580,20 +581,30 @@ def close_default() -> None:
         engine.close()
 
 
-def _on_each(method: Callable[[Engine], None]) -> Callable[[], None]:
-    def call() -> None:
-        for engine in list(_engines):
-            method(engine)
+def _close_all() -> None:
+    for engine in list(_engines):
+        engine.close()
 
-    return call
+
+def _before_fork() -> None:
+    for engine in sorted(_engines, key=id):  # in one order, should two threads fork
+        engine.before_fork()
+        _forking.append(engine)
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop().after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    _forking.clear()
+    for engine in list(_engines):  # also one that another thread has made meanwhile
+        engine.after_fork_in_child()
 
 
 @functools.cache
 def _register_hooks() -> None:
     """Have forks and the end of the process told to engines; the first engine does this, so that importing does not."""
-    os.register_at_fork(
-        before=_on_each(Engine.before_fork),
-        after_in_parent=_on_each(Engine.after_fork_in_parent),
-        after_in_child=_on_each(Engine.after_fork_in_child),
-    )
-    atexit.register(_on_each(Engine.close))
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    atexit.register(_close_all)

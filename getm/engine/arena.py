@@ -37,7 +37,11 @@ class Arena:
         self.slot_size = slot_size
         self.descriptor = _nameless_file(slots * slot_size) if shared else -1
         flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self.memory = mmap.mmap(self.descriptor, slots * slot_size, flags)
+        try:
+            self.memory = mmap.mmap(self.descriptor, slots * slot_size, flags)
+        except BaseException:
+            self._close_file()
+            raise
         self.view = memoryview(self.memory)
         self.backed = 0 if shared else slots  # slots that the system has promised memory for; the engine's
         self._ended: deque[int] = deque()  # slots of leases that are gone; appended to by finalizers
@@ -47,10 +51,10 @@ class Arena:
         while slot >= self.backed:
             step = max(1, min(self.backed, STEP // self.slot_size))
             more = min(step, self.slots - self.backed)
-            try:
-                os.posix_fallocate(self.descriptor, self.backed * self.slot_size, more * self.slot_size)
-            except OSError:
-                return False
+            while not self._allocate(more):
+                more //= 2
+                if not more:
+                    return False
             self.backed += more
         return True
 
@@ -86,6 +90,17 @@ class Arena:
             self.memory.close()
         except BufferError:
             _log.debug("memory is kept for what still looks at it")
+        self._close_file()
+
+    def _allocate(self, slots: int) -> bool:
+        """Take the memory of so many more slots from the system; say whether it gave it."""
+        try:
+            os.posix_fallocate(self.descriptor, self.backed * self.slot_size, slots * self.slot_size)
+        except OSError:
+            return False
+        return True
+
+    def _close_file(self) -> None:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -98,14 +113,15 @@ def map_arena(descriptor: int) -> memoryview:
 
 def _nameless_file(size: int) -> int:
     """Return the descriptor of a file without a name: a memfd, or where there is none an unlinked temporary file."""
-    try:
+    if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("getm", os.MFD_CLOEXEC)
-    except (AttributeError, OSError):
+    else:
         descriptor, path = tempfile.mkstemp(prefix="getm-")
         os.unlink(path)
     try:
+        os.fchmod(descriptor, 0o600)
         os.ftruncate(descriptor, size)
-    except OSError:
+    except BaseException:
         os.close(descriptor)
         raise
     return descriptor

@@ -76,6 +76,11 @@ class BlockTable:
         self._holds[slot] = 1
         return slot
 
+    def confine(self, slots: int, ahead: int) -> None:
+        """Take only slots below number *slots* from now on, on and above which all are free; and so many ahead at most."""
+        self._free = [slot for slot in self._free if slot < slots]
+        self._ahead_most = ahead
+
     def hold(self, slot: int) -> None:
         """Keep a slot from being taken, until it is released as often as it is held."""
         if not self._holds[slot]:

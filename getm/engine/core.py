@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
-from getm.config import FETCH_LEAST, MIB, RATE_LEAST, RUN_MOST, Budget
+from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Segment, Started
@@ -25,6 +27,11 @@ SAVE_LEAST = 2 * MIB
 """Shortest run of a copy: at 30 ms and 50 MB/s it still moves at 57% of the connection's rate."""
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
+DEATHS_MOST = 5
+DEATHS_SECONDS = 60.0
+"""So often may workers die in the middle of their work in so many seconds; with the next one somebody must look."""
+DEATH_SECONDS = 0.25
+"""Workers of one age that die within so many seconds have died once: of one `kill` of them all perhaps."""
 DIRECT_LEAST = 64 * 1024
 """From this length on, a process that reads for itself receives straight into the caller's memory."""
 
@@ -39,11 +46,12 @@ class Core:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.memory = Memory(budget)
-        self.pool = Pool(self.memory.arena.descriptor, budget.processes) if budget.processes else None
+        self.memory, self.pool = _equip(budget)
         self._objects: dict[object, Object] = {}  # by key
         self._runs: dict[int, Run] = {}  # by number
         self._number = 0  # of the last run
+        self._deaths: deque[float] = deque()  # when workers died in the middle of their work, of late
+        self._holds: dict[str, float] = {}  # by host: when it may be asked again, at its own wish
 
     def register(self, feed: Feed) -> None:
         """Take a reader in; nothing of what it did elsewhere counts here."""
@@ -98,9 +106,9 @@ class Core:
         waiting = [demand for demand in feed.demands if not (demand.is_direct or demand.is_done)]
         feed.wants = feed.planner.wants((demand.start, demand.position, demand.stop) for demand in waiting)
         self._cancel_unwanted(feed)
-        if self.pool is None or feed.settings.concurrency is None:
+        if self.is_alone(feed):
             return
-        for want in feed.wants if feed.refused is None else ():
+        for want in feed.wants if feed.refused is None and not self._held(feed) else ():
             if (self.is_full(feed) and not want.is_demand) or not self._dispatch_want(feed, want):
                 break
         for run in feed.object.runs:
@@ -108,9 +116,9 @@ class Core:
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
-        if self.pool is None or feed.settings.concurrency is None or feed.refused is not None:
+        if self.is_alone(feed) or feed.refused is not None or self._held(feed):
             return
-        concurrency = feed.settings.concurrency
+        concurrency = feed.settings.concurrency or 1
         left = sum(stop - start for start, stop in saving.missing)
         for start, stop in self.unsaved(feed, saving):
             length = stop - start if concurrency == 1 else max(SAVE_LEAST, min(left // (2 * concurrency), RUN_MOST))
@@ -148,6 +156,10 @@ class Core:
             return any(offset < run.granted or run.is_cancelled for run in runs)
         return self.is_full(feed) or any(run.is_cancelled for run in feed.runs)
 
+    def is_alone(self, feed: Feed) -> bool:
+        """Whether no worker fetches anything for a reader, as it wants none or there are none."""
+        return feed.settings.concurrency is None or self.pool is None or not (self.pool.most or self.pool.workers)
+
     def is_full(self, feed: Feed) -> bool:
         """Whether a reader has as many requests under way as it may."""
         concurrency = feed.settings.concurrency
@@ -169,11 +181,10 @@ class Core:
         gaps = [gap for gap in self.missing(feed, want.start, want.stop) if gap[0] <= demand.position < gap[1]]
         # Without a gap a run is to bring it that finds no slot.
         start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
-        if feed.settings.concurrency is None:
+        if self.is_alone(feed):
             self.give_up_inline(feed)
-        if feed.settings.concurrency is None and want.is_open:
-            stop = feed.size
-        elif feed.settings.concurrency is not None:
+            stop = feed.size if want.is_open else stop
+        else:
             stop = min(stop, floor(start, feed.block_size) + feed.block_size)
         inline = Inline(start, stop)
         feed.inlines.append(inline)
@@ -187,8 +198,7 @@ class Core:
         to private memory.
         """
         size, start = feed.block_size, inline.position
-        is_local = feed.settings.concurrency is None
-        if is_local and start >= size and demand.view is not None and demand.position == start:
+        if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start:
             stop = min(inline.stop, demand.stop, start + RUN_MOST)
             stop = stop if stop == inline.stop else floor(stop, feed.piece)
             if stop - start >= DIRECT_LEAST:
@@ -270,8 +280,10 @@ class Core:
                 feed.refused = failure
             return
         if failure.is_transient and count <= feed.settings.retries:
-            not_before = time.monotonic() + pause(count + 1, failure.retry_after, random.random())
-            feed.attempts[position] = Attempt(count, not_before)
+            now = time.monotonic()
+            feed.attempts[position] = Attempt(count, now + pause(count + 1, failure.retry_after, random.random()))
+            if failure.retry_after is not None:
+                self._hold(feed, failure.status, now + pause(count + 1, failure.retry_after, 0.0))
             return
         failure = feed.source.explain(failure)
         feed.attempts[position] = Attempt(0, 0.0)  # not fetched ahead again before a caller has had it
@@ -285,7 +297,24 @@ class Core:
     def paused(self, feed: Feed, offset: int) -> float:
         """Return the seconds until a byte may be asked for again."""
         attempt = feed.attempts.get(floor(offset, feed.piece)) or feed.attempts.get(offset)
-        return 0.0 if attempt is None else max(0.0, attempt.not_before - time.monotonic())
+        return max(self._held(feed), 0.0 if attempt is None else attempt.not_before - time.monotonic())
+
+    def _hold(self, feed: Feed, status: int | None, until: float) -> None:
+        """Ask for nothing more of an object as long as its server wishes.
+
+        A 429 speaks for its whole host, and so does a 503 that two objects were answered with.
+        """
+        feed.object.not_before = until
+        others = [
+            one for one in self._objects.values() if one is not feed.object and feed.host in {f.host for f in one.feeds}
+        ]
+        is_of_all = status == 503 and any(one.not_before > time.monotonic() for one in others)
+        if status == 429 or is_of_all:
+            self._holds[feed.host] = max(until, self._holds.get(feed.host, 0.0))
+
+    def _held(self, feed: Feed) -> float:
+        """Return the seconds until a server may be asked again for anything of a reader's object."""
+        return max(0.0, max(feed.object.not_before, self._holds.get(feed.host, 0.0)) - time.monotonic())
 
     def _dispatch_want(self, feed: Feed, want: Want) -> bool:
         """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
@@ -430,8 +459,7 @@ class Core:
         if message is None or isinstance(message, Bye):
             run = self._runs.get(worker.run) if worker.run is not None else None
             if run is not None:
-                text = f"background process {worker.pid or ''} ended in the middle of its work"
-                self._end(run, None if message is not None else Failure(Trouble.WORKER, text))
+                self._end(run, None if message is not None else self._death(worker))
             return
         run = self._runs.get(getattr(message, "run", -1))
         if run is None:
@@ -452,6 +480,24 @@ class Core:
             if failure is None and run.position == run.start and not run.is_cancelled:
                 failure = Failure(Trouble.CUT, "the server sent nothing")
             self._end(run, failure)
+
+    def _death(self, worker: Worker) -> Failure | None:
+        """Return what it means that a worker has died in the middle of its work: another try, but not for ever.
+
+        One that never came up has not begun; whether others are to be tried is the pool's.
+        """
+        if worker.pid is None:
+            return None
+        now = time.monotonic()
+        if not self._deaths or now - self._deaths[-1] > DEATH_SECONDS or worker.born > self._deaths[-1]:
+            self._deaths.append(now)
+        while self._deaths[0] < now - DEATHS_SECONDS:
+            self._deaths.popleft()
+        if len(self._deaths) <= DEATHS_MOST:
+            return Failure(Trouble.WORKER, f"background process {worker.pid} ended in the middle of its work")
+        seconds = now - self._deaths[0]
+        text = f"background processes ended in the middle of their work {len(self._deaths)} times in {seconds:.0f} s"
+        return Failure(Trouble.WORKERS, text + ": are they killed, for want of memory perhaps?")
 
     def _advance(self, run: Run, position: int) -> None:
         """Take in that the bytes of a run are there up to a position."""
@@ -509,3 +555,24 @@ class Core:
         del self._objects[object_.key]
         if not object_.is_shared:
             self.memory.forget(object_.key)
+
+
+def _equip(budget: Budget) -> tuple[Memory, Pool | None]:
+    """Return memory and a pool of workers; less memory and no pool where the system refuses what they take.
+
+    Raises:
+        OSError: it refuses even that.
+    """
+    if not budget.processes:
+        return Memory(budget), None
+    try:
+        memory = Memory(budget)
+        try:
+            return memory, Pool(memory.arena.descriptor, budget.processes)
+        except BaseException:
+            memory.close()
+            raise
+    except OSError as error:
+        _log.warning("no background processes (no memory to share: %s): reading goes on in this one", error)
+    least = max(4 * budget.block_size, min(budget.memory, LOCAL_MEMORY))
+    return Memory(replace(budget, processes=0, memory=least)), None

@@ -163,6 +163,7 @@ class Object:
     feeds: list[Feed] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     receiving: list[Range] = field(default_factory=list)  # what threads of this process are writing to slots
+    not_before: float = 0.0  # when its server may be asked for it again, at its own wish
 
 
 @dataclass(eq=False)

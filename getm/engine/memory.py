@@ -5,6 +5,7 @@ Not safe against threads: the engine calls it under its lock.
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from getm.ranges import (
 
 KEEP = 16 * MIB
 """Bytes of blocks that stay when the last reader is closed."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class Memory:
 
     def __init__(self, budget: Budget) -> None:
         self.arena = Arena(budget.slots, budget.block_size, shared=budget.processes > 0)
-        self.ahead = budget.slots * 3 // 4  # blocks that readers may have ahead of them, all together
+        self.ahead = _ahead(budget.slots)  # blocks that readers may have ahead of them, all together
         self.table = BlockTable(budget.slots, self.ahead)
         self._leases: dict[int, int] = {}  # how many by slot
 
@@ -205,10 +208,13 @@ class Memory:
             self.table.hold(slot)
             return slot
         slot = self.table.take(key, block)
-        if slot is not None and not self.arena.back(slot):
-            self.table.release(slot)
-            return None
-        return slot
+        if slot is None or self.arena.back(slot):
+            return slot
+        _log.info("the system refuses more than %d MiB for blocks", self.arena.backed * self.arena.slot_size // MIB)
+        self.table.release(slot)
+        self.ahead = _ahead(self.arena.backed)
+        self.table.confine(self.arena.backed, self.ahead)
+        return self.table.take(key, block)
 
     def fill(self, feed: Feed, start: int, stop: int) -> None:
         """Note that the whole pieces within a range are in their slots."""
@@ -253,3 +259,8 @@ class Memory:
         if slot is None:
             return start
         return min(stop, start - first + present_until(self.table.present[slot], first, feed.piece))
+
+
+def _ahead(slots: int) -> int:
+    """Return how many of so many slots may hold what was not read yet: the others are for what is read now, or again."""
+    return slots * 3 // 4

@@ -8,12 +8,14 @@ the end of that worker. Nothing here waits for a worker to come up: what is sent
 from __future__ import annotations
 
 import array
+import fcntl
 import logging
 import os
 import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,6 +35,8 @@ launch(channel, int(sys.argv[2]), int(sys.argv[3]))
 """
 """What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms."""
 CLOSE_SECONDS = 2.0
+LAUNCHES_MOST = 3
+"""Launchers started in a row none of whose workers came up; then it is given up."""
 
 
 @dataclass(eq=False)
@@ -40,6 +44,7 @@ class Worker:
     """One worker, from here: its channel, and what it is doing."""
 
     channel: socket.socket
+    born: float  # when it was started
     pid: int | None = None  # told by its first message
     run: int | None = None  # number of the run it was given and has not ended
     host: str = ""  # scheme and host of its last request: there it has a connection
@@ -61,6 +66,8 @@ class Pool:
         self._arena = arena
         self._launcher: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None  # to the launcher
+        self._is_tried = False  # whether this launcher was given a worker to start
+        self._fruitless = 0  # launchers that were, since a worker last came up
         self._ready = select.epoll()
 
     def warm(self) -> bool:
@@ -74,6 +81,8 @@ class Pool:
             return False
         if not sys.executable:
             return self._go_without("sys.executable is empty")
+        if self._fruitless >= LAUNCHES_MOST:
+            return self._go_without("they end as soon as they are started")
         try:
             self._launch()
         except (OSError, ValueError) as error:
@@ -102,7 +111,7 @@ class Pool:
             if not self._hand_over(far):
                 near.close()
                 return None
-        worker = Worker(near)
+        worker = Worker(near, time.monotonic())
         self.workers[near.fileno()] = worker
         self._ready.register(near.fileno(), select.EPOLLIN)
         return worker
@@ -146,6 +155,7 @@ class Pool:
                 message = decode_from_worker(packet)
                 if isinstance(message, Hello):
                     worker.pid = message.pid
+                    self._fruitless = 0
                     continue
                 if isinstance(message, Bye):
                     self.retire(worker)
@@ -189,11 +199,15 @@ class Pool:
         self._close_launcher()
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = _own_pidfd()
-        inherited = [far.fileno(), self._arena] + ([parent] if parent >= 0 else [])
+        inherited: list[int] = []
         try:
+            inherited.extend(  # above 2: if the caller has closed its own, ours may be there, and become /dev/null
+                fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3) if descriptor >= 0 else -1
+                for descriptor in (far.fileno(), self._arena, parent)
+            )
             self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
-                [sys.executable, "-P", "-c", _LAUNCHER, str(far.fileno()), str(self._arena), str(parent)],
-                pass_fds=inherited,
+                [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited)],
+                pass_fds=[descriptor for descriptor in inherited if descriptor >= 0],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -205,9 +219,10 @@ class Pool:
             raise
         finally:
             far.close()
-            if parent >= 0:
-                os.close(parent)
-        self._channel = near
+            for descriptor in (parent, *inherited):
+                if descriptor >= 0:
+                    os.close(descriptor)
+        self._channel, self._is_tried = near, False
 
     def _hand_over(self, far: socket.socket) -> bool:
         """Give the launcher a new worker's end of its channel; start another launcher if this one has ended."""
@@ -220,6 +235,8 @@ class Pool:
             except OSError:
                 self._close_launcher()
             else:
+                self._fruitless += not self._is_tried
+                self._is_tried = True
                 return True
         return False
 

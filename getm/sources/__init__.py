@@ -9,13 +9,15 @@ from getm.sources.http import HttpSource, HttpTransport
 __all__ = ["Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 
 
-def open_source(url: Url, settings: Settings) -> Source:
+def open_source(url: Url, settings: Settings, version: Version | None = None) -> Source:
     """Return the source for *url*, or for what it returns if it is callable; nothing is sent yet.
+
+    Its first answer must be of *version*, if that is given.
 
     Raises:
         UsageError: the URL or an option cannot be used.
     """
-    return HttpSource(url, settings)
+    return HttpSource(url, settings, version)
 
 
 def open_transport() -> Transport:

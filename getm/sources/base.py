@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from getm.config import Url
 from getm.retry import Failure
 
 UNTOLD = 1 << 62
@@ -135,6 +136,8 @@ class Transport(Protocol):
 class Source(Protocol):
     """One object behind one URL, as the calling process knows it."""
 
+    origin: Url
+    """What the caller gave to find the object by."""
     name: str
     """The URL for texts, without secrets."""
     is_local: bool

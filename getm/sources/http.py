@@ -28,7 +28,7 @@ import requests.utils
 import urllib3
 
 from getm import uri
-from getm.config import Settings
+from getm.config import Settings, Url
 from getm.errors import UsageError
 from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, Trouble
@@ -68,9 +68,10 @@ class HttpSource:
     Args:
         url: http or https; or what returns one, called for each fresh one.
         settings: headers, credentials, certificates, proxies and times.
+        version: that it must be, if it was read before; None for whichever is there.
     """
 
-    def __init__(self, url: str | Callable[[], str], settings: Settings) -> None:
+    def __init__(self, url: Url, settings: Settings, version: Version | None = None) -> None:
         session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -81,12 +82,13 @@ class HttpSource:
                 raise UsageError(f"verify and cert are paths, not {path!r}")
             if isinstance(path, str) and not os.path.exists(path):
                 raise UsageError(f"there is no file {path!r} for verify or cert")
+        self.origin = url
         self._refresh = settings.refresh
         if callable(url):
             self._refresh = self._refresh or url
             url = url()
         self._settings = settings
-        self._version: Version | None = None
+        self._version = version
         # Other threads ask by `_place` while one looks for a new one: each of these is replaced as a whole.
         self._first = self._start = self._place = self._place_of(uri.check(url))
         _check_headers(self._first)
@@ -114,7 +116,9 @@ class HttpSource:
         if self._spool is not None:
             self._arrive(self._start, self._spool.answer)
             return self._spool.body(start, stop)
-        place, body = self._follow(start, stop, self._version)
+        place, body = self._follow(start, stop, self._version if self.generation else None)
+        if self._version is not None:
+            self._check_version(body)
         if body.answer.is_whole and spools:
             return self._open_spool(place, body, start, stop)
         self._arrive(place, body.answer)
@@ -238,14 +242,23 @@ class HttpSource:
         if self._version is None:
             raise RequestFailed(Failure(Trouble.CUT, "the body of unknown length was cut"))
         _, body = self._follow(0, max(1, self._version.size), None)
+        self._check_version(body)
+        return body
+
+    def _check_version(self, body: Body) -> None:
+        """Close a body that is not of the version that it must be.
+
+        Raises:
+            RequestFailed: so it is.
+        """
+        assert self._version is not None
         version = body.answer.version
         if body.answer.stop == UNTOLD:
             version = replace(version, size=self._version.size)
         difference = self._version.difference(version)
-        if difference is None:
-            return body
-        body.close()
-        raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
+        if difference is not None:
+            body.close()
+            raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
 
     def _arrive(self, place: _Place, answer: Answer) -> None:
         """Ask at *place* from now on, where a usable answer came from."""
