@@ -269,15 +269,17 @@ class Reader(io.RawIOBase):
         if not self.closed:
             super().close()
             self._window = self._lines = None
-            self._engine.detach(self._feed)
+        self._engine.detach(self._feed)  # again, if an interrupt came in between
 
     def __del__(self) -> None:
         """Close, and warn as files do, if it was left open."""
-        if getattr(self, "_feed", None) is not None and not self.closed:
-            try:
+        if getattr(self, "_feed", None) is None:
+            return
+        try:
+            if not self.closed:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            finally:  # warnings may be errors
-                self.close()
+        finally:  # warnings may be errors
+            self.close()
 
     def _check_open(self) -> None:
         if self.closed:

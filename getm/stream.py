@@ -109,9 +109,8 @@ class Stream:
 
     def close(self) -> None:
         """Give up what is under way; views that were handed out stay right. Twice is harmless."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._engine.detach(self._feed)
+        self._is_closed = True
+        self._engine.detach(self._feed)
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -1,6 +1,6 @@
 """The engine's decisions against any order of reads, answers, failures and deaths.
 
-Everything that waits, sends or receives is played here: callers go through the loop of `Engine._await` step by step, and
+Everything that waits, sends or receives is played here: callers go through the loop of `Engine._satisfy` step by step, and
 workers do what a test lets them do, in its order. The memory is real, so is the loop over a body. All lengths are those of
 a real engine divided by 256, so that a few KiB show what otherwise takes many MiB.
 """
@@ -188,7 +188,7 @@ class Processes(Pool):
 
 @dataclass(eq=False)
 class Caller:
-    """A thread in `Engine._await` or `Engine.save`."""
+    """A thread in `Engine._satisfy` or `Engine.save`."""
 
     feed: Feed
     demand: Demand | None  # None if it saves
@@ -297,7 +297,7 @@ class World:
         return window
 
     def step(self, caller):
-        """Go once around the loop of `Engine._await`; or receive what was begun there."""
+        """Do as `Engine._look`; or receive what was begun there."""
         assert not caller.is_finished
         if caller.outside is not None:
             self.receive(caller)
@@ -318,7 +318,7 @@ class World:
         feed, demand = caller.feed, caller.demand
         for request in feed.inlines:
             if request.position <= demand.position < request.stop:
-                if request.is_busy:
+                if request.owner is not None:
                     return False
                 break
         else:
@@ -332,7 +332,7 @@ class World:
         return True
 
     def begin(self, caller, request):
-        """Do the first half of `Engine._fetch_inline`."""
+        """Do the first half of `Engine._receive`."""
         feed, demand = caller.feed, caller.demand
         assert 0 <= request.position < request.stop <= feed.size
         target = self.core.target(feed, request, demand)
@@ -341,12 +341,12 @@ class World:
             address = target.slot * self.core.memory.arena.slot_size + request.position % feed.block_size
             self.check_place(feed, Segment(request.position, request.position + len(target.memory), address), None)
         target.memory[:] = bytes([POISON]) * len(target.memory)
-        request.is_busy = True
+        request.owner = demand
         demand.is_direct = target.is_direct
         caller.outside = (request, target)
 
     def receive(self, caller):
-        """Receive, and do the rest of `Engine._fetch_inline`, or of `Engine._save_here`."""
+        """Receive, and do the rest of `Engine._receive`, or of `Engine._save_here`."""
         (request, target), caller.outside = caller.outside, None
         feed, waiter, start = caller.feed, caller.demand or caller.feed.saving, request.position
         if request.is_given_up:
@@ -357,7 +357,7 @@ class World:
             count, failure = inline.receive(feed, request, target.memory)
         except RefusedError as refused:
             error = refused
-        request.is_busy = False
+        request.owner = None
         if caller.demand is not None:
             waiter.is_direct = False
             self.core.received(feed, request, waiter, target, count)
@@ -378,7 +378,7 @@ class World:
             caller.is_first = False
 
     def step_saving(self, caller):
-        """Go once around the loop of `Engine.save`."""
+        """Do as `Engine._look_saving`."""
         feed, saving = caller.feed, caller.feed.saving
         self.core.collect()
         if saving.error is None and saving.missing:
@@ -398,7 +398,7 @@ class World:
         if not feed.inlines:
             feed.inlines.append(Inline(*gaps[0]))
         request = feed.inlines[0]
-        request.is_busy = True
+        request.owner = saving
         caller.outside = (request, Target(memoryview(bytearray(min(5000, request.stop - request.position)))))
 
     def finish(self, caller):

@@ -73,10 +73,14 @@ def test_a_reader_dropped_while_the_lock_is_held_is_given_up_later(server, engin
     file.read(1)
     file.cycle = file  # so that only the garbage collector finds it
     del file
-    with engine._turn(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+
+    def collect(_core):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         assert 1 == len(engine._feeds)
+
+    engine._turn(None, collect)
     assert 0 == len(engine._feeds)
 
 

@@ -150,7 +150,8 @@ def await_end(numbers):
 
 def kill_workers(engine):
     """Kill the workers that have told their numbers; return these."""
-    with engine._turn() as core:
+    with engine._lock:
+        core = engine._enter(None)
         core.collect()
         numbers = [worker.pid for worker in core.pool.workers.values() if worker.pid]
     for number in numbers:
@@ -581,7 +582,8 @@ class TestKilled:
             thread.start()
             before = len(server.wait_for(lambda log: sum(request.sent == 300_000 for request in log) >= 7))
             server.heal()
-            with engine._turn() as core:
+            with engine._lock:
+                core = engine._core
                 core.collect()
                 first, *others = [run.worker.pid for run in sorted(core._runs.values(), key=lambda run: run.position)]
             for number in others:

@@ -85,7 +85,8 @@ def await_workers(url, concurrency):
             engine = default(concurrency)
             deadline = time.monotonic() + 10
             while True:
-                with engine._turn() as core:
+                with engine._lock:
+                    core = engine._enter(None)
                     core.collect()
                     workers = list(core.pool.workers.values())
                     while len(workers) < concurrency:

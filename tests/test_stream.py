@@ -359,6 +359,5 @@ def test_a_stream_that_was_forgotten_is_closed(server, url):
     stream.read(2 * BLOCK)
     del stream
     gc.collect()
-    with default(8)._turn():
-        pass
+    default(8)._let_go()
     assert [] == default(8)._feeds

@@ -120,7 +120,8 @@ def core():
 def worker_pids():
     """Return the process numbers of the workers that have told theirs."""
     engine = default(8)
-    with engine._turn() as core:
+    with engine._lock:
+        core = engine._enter(None)
         core.collect()
         return [worker.pid for worker in core.pool.workers.values() if worker.pid]
 

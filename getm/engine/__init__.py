@@ -15,6 +15,9 @@ fails or loses its worker leaves a gap, and the gap is asked for again; nothing 
 Waiting and receiving go on outside the lock (here). Of several threads that wait one polls the workers for all, the others
 wait until it has something; whoever gets the news under the lock hands bytes to every caller who waits for them. Where no
 worker or no slot is to be had, the calling thread fetches its bytes itself, so no read can starve.
+
+An interrupt may come between any two lines. So the lock is only ever taken by `with`; what is left while it is held takes
+the core with it; and what a thread has begun outside of it is undone by `_quit`, which may run twice.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
@@ -49,6 +52,11 @@ WAIT_MOST = 1.0
 """Longest single wait in seconds; then everything is looked at again."""
 WAIT_RENEWING = 0.05
 """Likewise, while another thread finds out where to ask: workers, which may be what is waited for, do not hear of it."""
+Then: TypeAlias = Callable[["Core"], "Outside | None"]
+"""What has to be done under the lock about what was done outside; it may return more of that."""
+Outside: TypeAlias = Callable[[], Then | None]
+"""What a thread does outside the lock."""
+T = TypeVar("T")
 SAVE_BUFFER = MIB
 """Bytes that the calling thread receives and writes at once, where it copies to a file itself."""
 
@@ -102,8 +110,7 @@ class Engine:
 
     def clear(self) -> None:
         """Forget all blocks that are not in use; what is read again is fetched again."""
-        with self._turn() as core:
-            core.memory.clear()
+        self._turn(None, lambda core: core.memory.clear())
 
     def close(self) -> None:
         """End all workers and give the memory back, once the leases on it are gone; the next read begins anew."""
@@ -148,14 +155,17 @@ class Engine:
             feed.saving = Saving(descriptor, [(0, version.size)] if version.size else [])
         feed.planner.observe(seconds, None)
         feed.stats.requests = 1
+
+        def admit(_core: Core) -> None:
+            self._feeds.append(feed)
+            if version.size:
+                feed.inlines.append(Inline(0, body.answer.stop, body))
+
         try:
-            with self._turn():
-                self._feeds.append(feed)
-                self._enter(feed)
-                if version.size:
-                    feed.inlines.append(Inline(0, body.answer.stop, body))
+            self._turn(feed, admit)
         except BaseException:
             body.close()
+            self.detach(feed)
             raise
         return feed
 
@@ -182,15 +192,20 @@ class Engine:
             GetmError: they cannot be had.
         """
         stop = start + length
-        with self._turn(feed) as core:
+
+        def at_once(core: Core) -> tuple[memoryview | None, bool]:
             core.collect()
-            view = core.memory.lease(feed, start, stop) if core.memory.may_lease() else None
+            may_lease = core.memory.may_lease()
+            view = core.memory.lease(feed, start, stop) if may_lease else None
             if view is not None:
                 feed.planner.read(start, stop)
                 feed.stats.hits += 1
                 core.dispatch(feed)
-                return view
-            may_lease = core.memory.may_lease()
+            return view, may_lease
+
+        view, may_lease = self._turn(feed, at_once)
+        if view is not None:
+            return view
         size = feed.block_size
         if may_lease and start // size == (stop - 1) // size:
             demand = Demand(start, stop, None)
@@ -206,14 +221,16 @@ class Engine:
 
     def window(self, feed: Feed, offset: int) -> Window | None:
         """Return what is there around *offset* in its block, for reading without the engine; None if that byte is not."""
-        with self._turn(feed) as core:
-            return core.memory.window(feed, offset)
+        return self._turn(feed, lambda core: core.memory.window(feed, offset))
 
     def follow(self, feed: Feed, start: int, stop: int) -> None:
         """Note that the caller has read a range in a window."""
-        with self._turn(feed) as core:
+
+        def note(core: Core) -> None:
             feed.planner.follow(stop)
             core.memory.mark_read(feed, start, stop)
+
+        self._turn(feed, note)
 
     def save(self, feed: Feed) -> Iterator[int]:
         """Fill the file that *feed* was attached with, and yield how many bytes are still missing whenever that changes.
@@ -227,39 +244,32 @@ class Engine:
             raise ValueError("attached without a descriptor")
         feed.progress = time.monotonic()
         missing = -1
-        while missing:
-            with self._turn(feed) as core:
-                core.collect()
-                if saving.missing and self._is_to_renew(feed):
-                    wait = self._renew(feed, saving, saving.missing[0][0])
-                else:
-                    core.dispatch_saving(feed, saving)
-                    wait = self._save_here(core, feed, saving) if saving.error is None else 0.0
-                if wait:
-                    self._wait(saving, core, wait)
-                    self._enter(feed).collect()
-            silence = time.monotonic() - feed.progress
-            if silence > feed.settings.deadline:
-                raise TransferTimeout(f"{feed.source.name}: nothing came for {silence:.0f} s", url=feed.source.name)
-            if saving.error is not None:
-                raise saving.error
-            missing = sum(stop - start for start, stop in saving.missing)
-            yield missing
+        then: Then | None = None
+        try:
+            while missing and saving.error is None:
+                outside = self._turn(feed, functools.partial(self._look_saving, feed, saving, then))
+                missing = sum(stop - start for start, stop in saving.missing)
+                yield missing
+                then = None if outside is None else outside()
+        except BaseException:
+            self._quit(feed, saving)
+            raise
+        if saving.error is not None:
+            raise saving.error
 
     # The life of the core.
 
     def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._is_led = False  # whether a thread polls the workers for all
+        self._lock = threading.RLock()  # only to know its owner: nobody takes it twice
+        self._gate = _closed_gate()  # opened for all who wait outside the lock; then there is another; under the lock
+        self._leader: Demand | Saving | None = None  # whose thread polls the workers for all; under the lock
 
-    @contextmanager
-    def _turn(self, feed: Feed | None = None) -> Iterator[Core]:
-        """Hold the lock. Whatever leaves while it is held may leave the core half done, so the core goes with it."""
+    def _turn(self, feed: Feed | None, act: Callable[[Core], T]) -> T:
+        """Call *act* under the lock. Whatever leaves it may leave the core half done, so the core goes with it."""
         try:
             with self._lock:
                 try:
-                    yield self._enter(feed)
+                    return act(self._enter(feed))
                 except BaseException:
                     self._drop()
                     raise
@@ -271,15 +281,21 @@ class Engine:
 
         The garbage collector may close a reader anywhere, also in a thread that holds the lock.
         """
-        while self._leaving and self._lock.acquire(blocking=False):
-            try:
+        lock = self._lock
+        if _is_owned(lock):
+            return
+        try:
+            while self._leaving and lock.acquire(blocking=False):
                 while self._leaving:
                     self._give_up(self._leaving.popleft())
-            except BaseException:
+                lock.release()
+        except BaseException:
+            if _is_owned(lock):
                 self._drop()
-                raise
-            finally:
-                self._lock.release()
+            raise
+        finally:
+            if _is_owned(lock):
+                lock.release()
 
     def _give_up(self, feed: Feed) -> None:
         if feed not in self._feeds:
@@ -294,7 +310,7 @@ class Engine:
         for demand in feed.demands:
             if not demand.is_done:
                 demand.error = ValueError(_CLOSED)
-        self._changed.notify_all()
+        self._open_gate()
         core = self._core
         if core is not None and feed.epoch == self._epoch:
             core.collect()
@@ -315,9 +331,20 @@ class Engine:
     def _drop(self) -> None:
         """Give up the core, if there is one. Readers register with the next when they are used again."""
         core, self._core = self._core, None
-        if core is not None:
-            core.close()
-        self._changed.notify_all()
+        try:
+            if core is not None:
+                core.close()
+        except BaseException:  # an interrupt
+            if core is not None:
+                core.close()
+            raise
+        finally:
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        """Let all who wait outside the lock look again."""
+        gate, self._gate = self._gate, _closed_gate()
+        gate.release()
 
     def before_fork(self) -> None:
         """Let nothing be half done while the process is forked."""
@@ -329,7 +356,8 @@ class Engine:
             if self._core is not None:
                 self._core.memory.keep_leases()
         finally:
-            self._lock.release()
+            if _is_owned(self._lock):
+                self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Leave everything to the parent; what this process reads, it fetches by an engine state of its own."""
@@ -339,33 +367,30 @@ class Engine:
             core.abandon()
         for feed in self._feeds:
             for inline in feed.inlines:
-                if inline.is_busy:  # closing it would wait for a thread that is not in this process
+                if inline.owner is not None:  # closing it would wait for a thread that is not in this process
                     _abandoned.append(inline)
                 else:
                     inline.close()
             feed.inlines.clear()
             feed.demands.clear()
+            feed.renewer = None
             feed.turn = threading.Lock()
 
     # A read, from its demand to its bytes.
 
     def _satisfy(self, feed: Feed, demand: Demand, *, is_new: bool) -> None:
         """Wait until a demand is met, doing what has to be done for it; tell the planner if it *is_new*."""
-        with self._turn(feed) as core:
-            if feed.is_closed:
-                demand.error = ValueError(_CLOSED)
-            if is_new:
-                feed.planner.read(demand.start, demand.stop)
-            core.collect()
-            core.memory.serve(feed, demand)
-            if demand.is_done:
-                feed.stats.hits += 1
-            else:
-                feed.stats.misses += 1
-                feed.planner.waited()
-                self._await(feed, demand)
-            if not feed.is_closed:
-                self._enter(feed).dispatch(feed)
+        try:
+            then: Then | None = None
+            is_met = self._turn(feed, functools.partial(self._begin, feed, demand, is_new=is_new))
+            while not is_met:
+                outside = self._turn(feed, functools.partial(self._look, feed, demand, then))
+                if outside is None:
+                    break
+                then = outside()
+        except BaseException:
+            self._quit(feed, demand)
+            raise
         error, demand.error = demand.error, None
         if error is not None:
             try:
@@ -373,51 +398,95 @@ class Engine:
             finally:
                 del error  # otherwise its traceback would hold it, and the caller's memory, until the collector comes
 
-    def _await(self, feed: Feed, demand: Demand) -> None:
-        """Make progress with a demand, or wait for it, until it is done; the lock is held, and let go meanwhile."""
-        began = time.monotonic()
-        feed.demands.append(demand)
-        try:
-            while True:
-                core = self._enter(feed)
-                core.collect()
-                core.memory.serve(feed, demand)
-                if demand.is_done:
-                    return
-                if self._is_to_renew(feed):
-                    wait = self._renew(feed, demand, demand.position)
-                else:
-                    core.dispatch(feed)
-                    wait = self._fetch_here(core, feed, demand)
-                if wait:
-                    self._wait(demand, core, wait)
-                silence = time.monotonic() - max(began, feed.progress)
-                if demand.error is None and silence > feed.settings.deadline:
-                    text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
-                    demand.error = TransferTimeout(text, url=feed.source.name, start=demand.position, stop=demand.stop)
-        finally:
-            feed.demands.remove(demand)
-            feed.stats.waited += time.monotonic() - began
+    def _begin(self, feed: Feed, demand: Demand, core: Core, *, is_new: bool) -> bool:
+        """Enter a demand, unless it can be met at once; say whether it was."""
+        if feed.is_closed:
+            demand.error = ValueError(_CLOSED)
+        if is_new:
+            feed.planner.read(demand.start, demand.stop)
+        core.collect()
+        core.memory.serve(feed, demand)
+        if not demand.is_done:
+            feed.stats.misses += 1
+            feed.planner.waited()
+            feed.demands.append(demand)
+            return False
+        feed.stats.hits += 1
+        if not feed.is_closed:
+            core.dispatch(feed)
+        return True
 
-    def _wait(self, waiter: Demand | Saving, core: Core, seconds: float) -> None:
-        """Wait for news, outside the lock; an interrupt becomes the waiter's error, for nothing is half done here."""
-        if self._is_led or core.pool is None:
-            try:
-                self._changed.wait(seconds)
-            except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
-                waiter.error = error
-            return
-        self._is_led = True
-        self._lock.release()
-        try:
-            core.pool.wait(seconds)
-        except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
-            if self._core is core:  # otherwise it was closed meanwhile
-                waiter.error = error
-        finally:
-            self._lock.acquire()
-            self._is_led = False
-            self._changed.notify_all()
+    def _look(self, feed: Feed, demand: Demand, then: Then | None, core: Core) -> Outside | None:
+        """Account for what was done outside; return what is to be done there next, or None if the demand is met."""
+        outside = then(core) if then is not None else None
+        if outside is not None:
+            return outside
+        core.collect()
+        core.memory.serve(feed, demand)
+        silence = time.monotonic() - max(demand.began, feed.progress)
+        if not demand.is_done and silence > feed.settings.deadline:
+            text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
+            demand.error = TransferTimeout(text, url=feed.source.name, start=demand.position, stop=demand.stop)
+        if not demand.is_done:
+            if self._is_to_renew(feed):
+                return self._renew(core, feed, demand, demand.position)
+            core.dispatch(feed)
+        if not demand.is_done:
+            return self._fetch_here(core, feed, demand)
+        feed.demands.remove(demand)
+        feed.stats.waited += time.monotonic() - demand.began
+        if not feed.is_closed:
+            core.dispatch(feed)
+        return None
+
+    def _look_saving(self, feed: Feed, saving: Saving, then: Then | None, core: Core) -> Outside | None:
+        """Likewise for a copy."""
+        if then is not None:
+            then(core)
+        core.collect()
+        silence = time.monotonic() - feed.progress
+        if not saving.is_done and silence > feed.settings.deadline:
+            text = f"{feed.source.name}: nothing came for {silence:.0f} s"
+            saving.error = TransferTimeout(text, url=feed.source.name)
+        if saving.is_done:
+            return None
+        if self._is_to_renew(feed):
+            return self._renew(core, feed, saving, saving.missing[0][0])
+        core.dispatch_saving(feed, saving)
+        return self._save_here(core, feed, saving)
+
+    def _quit(self, feed: Feed, waiter: Demand | Saving) -> None:
+        """Undo what a thread has begun that is leaving before its end; twice is harmless."""
+        with self._lock:
+            if waiter in feed.demands:
+                feed.demands.remove(waiter)
+            for inline in [inline for inline in feed.inlines if inline.owner is waiter]:
+                feed.inlines.remove(inline)
+                if self._core is not None and feed.epoch == self._epoch and inline.target is not None:
+                    self._core.leave(feed, inline.position, inline.target)
+                inline.close()
+            if feed.renewer is waiter:
+                feed.renewer = None
+            if self._leader is waiter:
+                self._leader = None
+            self._open_gate()
+        self._let_go()
+
+    def _wait(self, core: Core, waiter: Demand | Saving, seconds: float) -> Outside:
+        """Return how to wait for news: of the workers, for all; or, if another thread does that, of this one."""
+        if self._leader is not None or core.pool is None:
+            return functools.partial(_pass, self._gate, seconds)
+        self._leader, pool = waiter, core.pool
+
+        def outside() -> Then:
+            pool.wait(seconds)
+            return self._led
+
+        return outside
+
+    def _led(self, _core: Core) -> None:
+        self._leader = None
+        self._open_gate()
 
     def _is_to_renew(self, feed: Feed) -> bool:
         """Say whether where to ask is to be found out anew, because a server refused or the URL is about to expire."""
@@ -425,128 +494,137 @@ class Engine:
             feed.refused = Failure(Trouble.EXPIRED, "the URL is about to expire")
         return feed.refused is not None
 
-    def _renew(self, feed: Feed, waiter: Demand | Saving, position: int) -> float:
-        """Find out anew where to ask, outside the lock; return how long to wait while another thread does, else 0."""
-        if feed.is_renewing:
-            return WAIT_RENEWING
-        feed.is_renewing = True
-        self._lock.release()
-        error: BaseException | None = None
-        try:
-            body, _ = first(feed.source, feed.settings, position, position + 1, feed.refused)
-            body.close()
-        except BaseException as caught:  # noqa: BLE001  # it leaves once the lock is free
-            error = caught
-        finally:
-            self._lock.acquire()
-            feed.is_renewing, feed.refused = False, None
-            feed.stats.requests += 1
-            self._changed.notify_all()
-        waiters = [waiter]
-        if isinstance(error, Exception):
-            waiters += [demand for demand in feed.demands if demand is not waiter and not demand.is_done]
-        for each in waiters:
-            each.error = each.error or error
-        return 0.0
+    def _renew(self, core: Core, feed: Feed, waiter: Demand | Saving, position: int) -> Outside:
+        """Return how to find out anew where to ask; or how to wait while another thread does."""
+        if feed.renewer is not None:
+            return self._wait(core, waiter, WAIT_RENEWING)
+        feed.renewer, refused = waiter, feed.refused
 
-    def _fetch_here(self, core: Core, feed: Feed, demand: Demand) -> float:
-        """Fetch bytes of a demand in the calling thread if no worker will; return how long to wait if one will, else 0."""
+        def outside() -> Then:
+            try:
+                body, _ = first(feed.source, feed.settings, position, position + 1, refused)
+                body.close()
+            except Exception as error:  # noqa: BLE001  # it is that of all who wait
+                return functools.partial(self._renewed, feed, waiter, error)
+            return functools.partial(self._renewed, feed, waiter, None)
+
+        return outside
+
+    def _renewed(self, feed: Feed, waiter: Demand | Saving, error: Exception | None, _core: Core) -> None:
+        feed.renewer, feed.refused = None, None
+        feed.stats.requests += 1
+        for each in (waiter, *feed.demands):
+            if not each.is_done:
+                each.error = error
+        self._open_gate()
+
+    def _fetch_here(self, core: Core, feed: Feed, demand: Demand) -> Outside:
+        """Return how to fetch bytes of a demand in the calling thread, if no worker will; how to wait if one will."""
         for inline in feed.inlines:
             if inline.position <= demand.position < inline.stop:
-                if inline.is_busy:
-                    return WAIT_MOST
+                if inline.owner is not None:
+                    return self._wait(core, demand, WAIT_MOST)
                 break
         else:
             if core.is_full(feed):
                 core.give_up_inline(feed)
             if core.is_coming(feed, demand.position):
-                return WAIT_MOST
+                return self._wait(core, demand, WAIT_MOST)
             paused = core.paused(feed, demand.position)
             if paused:
-                return min(paused, WAIT_MOST)
+                return self._wait(core, demand, min(paused, WAIT_MOST))
             inline = core.inline(feed, demand)
-        self._fetch_inline(core, feed, inline, demand)
-        if self._core is core and inline in feed.inlines and inline.stop - inline.position <= FETCH_LEAST:
-            self._fetch_inline(core, feed, inline, demand)  # a short rest, in the next block: it keeps the connection
-        self._changed.notify_all()
-        return 0.0
+        return self._receive(core, feed, inline, demand, is_rest=False)
 
-    def _fetch_inline(self, core: Core, feed: Feed, inline: Inline, demand: Demand) -> None:
-        """Receive what of an inline goes to one place, and account for it."""
-        start = inline.position
+    def _receive(self, core: Core, feed: Feed, inline: Inline, demand: Demand, *, is_rest: bool) -> Outside:
+        """Return how to receive what of an inline goes to one place."""
         target = core.target(feed, inline, demand)
+        inline.owner, inline.target = demand, target
         demand.is_direct = target.is_direct
-        count, failure, error = self._outside(feed, inline, target.memory, None)
-        demand.is_direct = False
-        if self._core is core and inline in feed.inlines:
-            core.received(feed, inline, demand, target, count)
-            self._settle(core, feed, inline, failure, error)
-        else:  # given up meanwhile
-            inline.close()
-        if self._core is core:
-            core.leave(feed, start, target)
-        demand.error = demand.error or error
 
-    def _save_here(self, core: Core, feed: Feed, saving: Saving) -> float:
-        """Save some bytes in the calling thread if no worker will; return how long to wait if one will, else 0."""
+        def outside() -> Then:
+            count, failure = receive(feed, inline, target.memory)
+            return functools.partial(received, count, failure)
+
+        def received(count: int, failure: Failure | None, now: Core) -> Outside | None:
+            start, inline.owner, inline.target, demand.is_direct = inline.position, None, None, False
+            self._open_gate()
+            if now is not core or inline not in feed.inlines:  # given up meanwhile
+                inline.close()
+                if now is core:
+                    core.leave(feed, start, target)
+                return None
+            core.received(feed, inline, demand, target, count)
+            self._settle(core, feed, inline, failure)
+            core.leave(feed, start, target)
+            if is_rest or inline not in feed.inlines or inline.stop - inline.position > FETCH_LEAST:
+                return None
+            return self._receive(core, feed, inline, demand, is_rest=True)  # in the next block: that keeps the connection
+
+        return outside
+
+    def _save_here(self, core: Core, feed: Feed, saving: Saving) -> Outside | None:
+        """Return how to save some bytes in the calling thread, if no worker will; how to wait if one will."""
+        if saving.error is not None:
+            return None
         if not feed.inlines:
-            if not saving.missing:
-                return 0.0
             gaps = core.unsaved(feed, saving)
             if feed.runs or not gaps:
-                return WAIT_MOST
+                return self._wait(core, saving, WAIT_MOST)
             paused = core.paused(feed, gaps[0][0])
             if paused:
-                return min(paused, WAIT_MOST)
+                return self._wait(core, saving, min(paused, WAIT_MOST))
             feed.inlines.append(Inline(*gaps[0]))
         inline = feed.inlines[0]
+        inline.owner = saving
         buffer = memoryview(bytearray(min(SAVE_BUFFER, inline.stop - inline.position)))
-        count, failure, error = self._outside(feed, inline, buffer, saving.descriptor)
-        if error is None:
+
+        def outside() -> Then:
+            count, failure = receive(feed, inline, buffer)
+            written = 0
+            while written < count:
+                written += os.pwrite(saving.descriptor, buffer[written:count], inline.position + written)
+            return functools.partial(saved, count, failure)
+
+        def saved(count: int, failure: Failure | None, now: Core) -> None:
+            inline.owner = None
             saving.saved(inline.position, inline.position + count)
             inline.position += count
             inline.is_at_end = inline.position >= inline.stop
             feed.progress = time.monotonic()
             feed.stats.fetched += count
-        if self._core is core and inline in feed.inlines:
-            self._settle(core, feed, inline, failure, error)
-        else:
-            inline.close()
-        saving.error = saving.error or error
-        return 0.0
+            if now is core and inline in feed.inlines:
+                self._settle(core, feed, inline, failure)
+            else:
+                inline.close()
 
-    def _outside(
-        self, feed: Feed, inline: Inline, memory: memoryview, descriptor: int | None
-    ) -> tuple[int, Failure | None, BaseException | None]:
-        """Receive into *memory*, and write it to a file if there is a descriptor, without the lock.
+        return outside
 
-        Returns:
-            How many bytes came, why not all did, and what else happened: an interrupt, say, is to leave only once the lock
-            is free again, because nothing is half done here.
-        """
-        count, failure = 0, None
-        inline.is_busy = True
-        self._lock.release()
-        try:
-            count, failure = receive(feed, inline, memory)
-            written = 0
-            while descriptor is not None and written < count:
-                written += os.pwrite(descriptor, memory[written:count], inline.position + written)
-        except BaseException as error:  # noqa: BLE001  # it leaves once the lock is free
-            return count, failure, error
-        finally:
-            self._lock.acquire()
-            inline.is_busy = False
-        return count, failure, None
-
-    def _settle(self, core: Core, feed: Feed, inline: Inline, failure: Failure | None, error: BaseException | None) -> None:
+    def _settle(self, core: Core, feed: Feed, inline: Inline, failure: Failure | None) -> None:
         """Take leave of an inline that is at its end, one way or another."""
-        if failure is None and error is None and not inline.is_at_end:
+        if failure is None and not inline.is_at_end:
             return
         feed.inlines.remove(inline)
         inline.close()
         if failure is not None:
             core.failed(feed, inline.position, inline.stop, failure, inline.generation)
+
+
+def _closed_gate() -> threading.Lock:
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
+
+
+def _pass(gate: threading.Lock, seconds: float) -> None:
+    """Wait until a gate is opened, or for so many seconds."""
+    if gate.acquire(timeout=seconds):
+        gate.release()  # for the next
+
+
+def _is_owned(lock: threading.RLock) -> bool:
+    """Whether this thread holds a lock; conditions ask that way, too."""
+    return lock._is_owned()  # type: ignore[no-any-return,attr-defined]  # noqa: SLF001
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -588,8 +666,8 @@ def _close_all() -> None:
 
 def _before_fork() -> None:
     for engine in sorted(_engines, key=id):  # in one order, should two threads fork
-        engine.before_fork()
         _forking.append(engine)
+        engine.before_fork()
 
 
 def _after_fork_in_parent() -> None:

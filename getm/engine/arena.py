@@ -7,6 +7,7 @@ to its bound and taken from the system in steps, by `posix_fallocate`, so that a
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import mmap
 import os
@@ -35,12 +36,14 @@ class Arena:
     def __init__(self, slots: int, slot_size: int, *, shared: bool) -> None:
         self.slots = slots
         self.slot_size = slot_size
-        self.descriptor = _nameless_file(slots * slot_size) if shared else -1
+        self._file = _nameless_file(slots * slot_size) if shared else None
+        self.descriptor = -1 if self._file is None else self._file.fileno()
         flags = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         try:
             self.memory = mmap.mmap(self.descriptor, slots * slot_size, flags)
         except BaseException:
-            self._close_file()
+            if self._file is not None:
+                self._file.close()
             raise
         self.view = memoryview(self.memory)
         self.backed = 0 if shared else slots  # slots that the system has promised memory for; the engine's
@@ -90,7 +93,9 @@ class Arena:
             self.memory.close()
         except BufferError:
             _log.debug("memory is kept for what still looks at it")
-        self._close_file()
+        if self._file is not None:
+            self._file.close()
+        self.descriptor = -1
 
     def _allocate(self, slots: int) -> bool:
         """Take the memory of so many more slots from the system; say whether it gave it."""
@@ -100,28 +105,22 @@ class Arena:
             return False
         return True
 
-    def _close_file(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
 
 def map_arena(descriptor: int) -> memoryview:
     """Return the arena behind an inherited descriptor, in a worker."""
     return memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))
 
 
-def _nameless_file(size: int) -> int:
-    """Return the descriptor of a file without a name: a memfd, or where there is none an unlinked temporary file."""
+def _nameless_file(size: int) -> io.FileIO:
+    """Return a file without a name: a memfd, or where there is none a temporary file."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("getm", os.MFD_CLOEXEC)
+        file = io.FileIO(os.memfd_create("getm", os.MFD_CLOEXEC), "r+")
     else:
-        descriptor, path = tempfile.mkstemp(prefix="getm-")
-        os.unlink(path)
+        file = tempfile.TemporaryFile(prefix="getm-", buffering=0)  # noqa: SIM115  # the caller closes it
     try:
-        os.fchmod(descriptor, 0o600)
-        os.ftruncate(descriptor, size)
+        os.fchmod(file.fileno(), 0o600)
+        file.truncate(size)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
-    return descriptor
+    return file

@@ -169,7 +169,7 @@ class Core:
         """Close a body of this process that nobody waits for; say whether there was one."""
         for inline in feed.inlines:
             waiting = (demand.position for demand in feed.demands)
-            if not inline.is_busy and not any(inline.position <= position < inline.stop for position in waiting):
+            if inline.owner is None and not any(inline.position <= position < inline.stop for position in waiting):
                 feed.inlines.remove(inline)
                 inline.close()
                 return True
@@ -538,7 +538,7 @@ class Core:
                 self._cancel(run)
         for inline in list(feed.inlines):
             is_long = inline.stop - inline.position > feed.block_size
-            if is_long and not inline.is_busy and not feed.planner.is_worth(inline.position, inline.stop, feed.wants):
+            if is_long and inline.owner is None and not feed.planner.is_worth(inline.position, inline.stop, feed.wants):
                 feed.inlines.remove(inline)
                 if inline.body is not None:
                     inline.body.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -54,12 +55,14 @@ class Demand:
     stop: int
     view: memoryview | None
     position: int = field(init=False)
+    began: float = field(init=False)
     lease: memoryview | None = None
     error: BaseException | None = None
     is_direct: bool = False  # whether its own thread is fetching it, straight into the view
 
     def __post_init__(self) -> None:
         self.position = self.start
+        self.began = time.monotonic()
 
     @property
     def is_done(self) -> bool:
@@ -81,6 +84,11 @@ class Saving:
     descriptor: int
     missing: list[Range]
     error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.error is not None or not self.missing
 
     def saved(self, start: int, stop: int) -> None:
         """Note that a range is in the file."""
@@ -112,14 +120,15 @@ class Inline:
     stop: int
     body: Body | None = None  # None until it is sent
     generation: int = 0  # of the source, when the request was made
-    is_busy: bool = False  # whether a thread is at it
+    owner: Demand | Saving | None = None  # whose thread is at it, outside the engine's lock
+    target: Target | None = None  # where that is receiving to
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
 
     def give_up(self) -> None:
         """Close it, or have the thread that is at it do so, now."""
         self.is_given_up = True
-        if not self.is_busy:
+        if self.owner is None:
             self.close()
         elif self.body is not None:
             self.body.abort()
@@ -185,7 +194,7 @@ class Feed:
     attempts: dict[int, Attempt] = field(default_factory=dict)  # by the offset where fetching has to go on
     progress: float = 0.0  # when the last bytes came
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
-    is_renewing: bool = False  # whether a thread is finding it out
+    renewer: Demand | Saving | None = None  # whose thread is finding it out
     is_closed: bool = False
     turn: threading.Lock = field(default_factory=threading.Lock)  # for the reader's position; new in a forked child
     stats: Stats = field(default_factory=Stats)

@@ -8,6 +8,7 @@ the end of that worker. Nothing here waits for a worker to come up: what is sent
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import logging
 import os
@@ -133,8 +134,9 @@ class Pool:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait until a worker has something to say, or for so many seconds."""
-        self._ready.poll(seconds)
+        """Wait until a worker has something to say, or for so many seconds; not at all once the pool is closed."""
+        with contextlib.suppress(ValueError):
+            self._ready.poll(seconds)
 
     def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
         """Yield what workers have said, without waiting; the last of one is `Bye`, or None if it ended without a word."""
@@ -170,9 +172,12 @@ class Pool:
         worker.channel.close()
 
     def close(self) -> None:
-        """End all workers and the launcher, and wait until the launcher is gone."""
-        for worker in list(self.workers.values()):
-            self.retire(worker)
+        """End all workers and the launcher, and wait until the launcher is gone. Twice is harmless."""
+        for descriptor, worker in list(self.workers.items()):
+            with contextlib.suppress(OSError, ValueError):  # done before
+                self._ready.unregister(descriptor)
+            worker.channel.close()
+        self.workers.clear()
         self._ready.close()
         self._close_launcher()
 
