@@ -124,6 +124,7 @@ def _command(url: str, file: str | None, concurrency: int, show: bool | None, qu
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Line())
+    handler.addFilter(_Once())
     logging.basicConfig(handlers=[handler], level=logging.ERROR if quiet else logging.WARNING)
     path = _remote_name(url, force) if file is None else file
     getm.copy(url, path, concurrency=concurrency, progress=not quiet and progress.wanted(show))
@@ -152,6 +153,21 @@ class _Line(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return that line."""
         return f"getm: {uri.printable(record.getMessage())}"
+
+
+class _Once(logging.Filter):
+    """Lets nothing by that was said before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether this is new."""
+        text = record.getMessage()
+        is_new = text not in self._said
+        self._said.add(text)
+        return is_new
 
 
 class _Stopped(BaseException):

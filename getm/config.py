@@ -89,17 +89,17 @@ class Settings:
 
     concurrency: int | None = 8
     block_size: int = BLOCK_SIZE
-    headers: Mapping[str, str] = field(default_factory=dict)
-    auth: object = None
-    session: object = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    auth: object = field(default=None, repr=False)
+    session: object = field(default=None, repr=False)
     timeout: float | tuple[float, float] = (10.0, 30.0)
     retries: int = 7
     deadline: float = 120.0
-    refresh: Callable[[], str] | None = None
+    refresh: Callable[[], str] | None = field(default=None, repr=False)
     spool: int = SPOOL
     verify: bool | str | None = None
     cert: str | tuple[str, str] | None = None
-    proxies: Mapping[str, str] | None = None
+    proxies: Mapping[str, str] | None = field(default=None, repr=False)
     connect: float = field(init=False)
     stall: float = field(init=False)
 
@@ -119,7 +119,7 @@ class Settings:
             if not all(isinstance(text, str) for text in texts):
                 raise UsageError(f"{name} must map str to str")
         if self.refresh is not None and not callable(self.refresh):
-            raise UsageError(f"refresh must be callable and return a URL, not {self.refresh!r}")
+            raise UsageError(f"refresh must be callable and return a URL, not {type(self.refresh).__name__}")
         object.__setattr__(self, "connect", pair[0])
         object.__setattr__(self, "stall", pair[1])
 

@@ -51,8 +51,11 @@ def check(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:  # its text quotes what may be a password
-        raise UsageError(f"{redact(url)!r} has no valid host and port: quote special characters in the user info") from None
+        is_clear = "\\" not in parts.netloc  # which is a slash for some
+    except ValueError:
+        is_clear = False
+    if not is_clear:  # the text of the error quotes what may be a password
+        raise UsageError(f"{redact(url)!r} has no valid host and port: quote special characters in the user info")
     if parts.scheme not in ("http", "https"):
         raise UsageError(f"{redact(url)!r} cannot be read: give a URL that begins with http:// or https://")
     if not host:
@@ -99,7 +102,7 @@ def expiry(url: str) -> float | None:
         if "sig" in said and "se" in said:
             when = datetime.fromisoformat(said["se"])
             return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-        return float(int(said["expires"])) if "signature" in said else None
+        return float(max(0, int(said["expires"]))) if "signature" in said else None
     except (KeyError, ValueError, OverflowError):
         return None
 

@@ -121,7 +121,7 @@ def test_at_any_line_it_leaves_and_everything_goes_on(server, tmp_path, do, conc
 
     try:
         most = interrupted(1 << 30).count
-        for number in range(1, most, max(1, most // 25)) if part == "some" else range(1 + part, most, 16):
+        for number in range(1, most, max(1, most // 12)) if part == "some" else range(1 + part, most, 16):
             interrupted(number)
     finally:
         engine.close()

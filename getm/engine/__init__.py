@@ -207,7 +207,8 @@ class Engine:
         if view is not None:
             return view
         size = feed.block_size
-        if may_lease and start // size == (stop - 1) // size:
+        is_tried = may_lease and start // size == (stop - 1) // size
+        if is_tried:
             demand = Demand(start, stop, None)
             self._satisfy(feed, demand, is_new=True)
             if demand.lease is not None:
@@ -216,7 +217,7 @@ class Engine:
                 return demand.lease
         feed.stats.private += length
         private = bytearray(length)
-        self._satisfy(feed, Demand(start, stop, memoryview(private)), is_new=not may_lease)
+        self._satisfy(feed, Demand(start, stop, memoryview(private)), is_new=not is_tried)
         return memoryview(private).toreadonly()
 
     def window(self, feed: Feed, offset: int) -> Window | None:
@@ -470,7 +471,10 @@ class Engine:
             if self._leader is waiter:
                 self._leader = None
             self._open_gate()
-        self._let_go()
+        if self._core is None or feed.epoch != self._epoch or feed.is_closed or feed.saving is not None:
+            self._let_go()
+        else:
+            self._turn(feed, lambda core: core.dispatch(feed))  # what only it has wanted is cancelled
 
     def _wait(self, core: Core, waiter: Demand | Saving, seconds: float) -> Outside:
         """Return how to wait for news: of the workers, for all; or, if another thread does that, of this one."""

@@ -215,7 +215,8 @@ class Core:
         if low > start - block:
             self.memory.table.release(slot)
             return Target(memoryview(bytearray(min(stop, block + low) - start)))
-        span = (start, min(stop, block + high))
+        runs = [run.position for run in feed.object.runs if run.position > start]
+        span = (start, min([stop, block + high, *runs]))  # what a worker writes is its own
         if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or self._is_received(feed, span):
             self.memory.table.release(slot)
             return Target(memoryview(bytearray(span[1] - start)))

@@ -175,7 +175,7 @@ class Object:
     not_before: float = 0.0  # when its server may be asked for it again, at its own wish
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Feed:
     """One open reader."""
 

@@ -5,6 +5,7 @@ The rules are those of DESIGN: the bytes asked for, of the version asked for, or
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,9 @@ from getm.sources.base import UNTOLD, Answer, Request, Version
 SKIPPED_MOST = 1 << 20
 """Bytes of a whole object that are thrown away to get at the rest, where a range was ignored: an answer to a small object
 that was cut is so gone on with."""
+DIGITS_MOST = 19
+WITNESS_MOST = 200
+"""Longest ETag that is kept as it is; it goes with every request to a worker."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -50,7 +54,9 @@ def check(request: Request, status: int, headers: Mapping[str, str], now: float)
         retry_after = parse_retry_after(headers.get("retry-after"), now)
         raise RequestFailed(Failure(Trouble.STATUS, f"the server answered {status} {phrase}".rstrip(), status, retry_after))
     length = headers.get("content-length", "")
-    length_told = int(length) if length.isascii() and length.isdigit() else None
+    length_told = int(length) if length.isascii() and length.isdigit() and len(length) <= DIGITS_MOST else None
+    if length_told is None and length.isdigit():
+        raise _unusable("the answer's Content-Length is none")
     if content is not None:
         return _check_part(request, content, length_told, headers)
     if status == 206:
@@ -83,7 +89,7 @@ def _check_whole(request: Request, length_told: int | None, headers: Mapping[str
     if request.version is None:
         size, stop = (-1, UNTOLD) if length_told is None else (length_told, length_told)
         return replace(_checked(request, (0, stop), size, headers), is_whole=True)
-    if length_told is not None and length_told == request.version.size and request.start < SKIPPED_MOST:
+    if length_told is not None and length_told == request.version.size and request.start < min(length_told, SKIPPED_MOST):
         span = (request.start, min(request.stop, length_told))
         return replace(_checked(request, span, length_told, headers), skipped=request.start)
     raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
@@ -91,11 +97,18 @@ def _check_whole(request: Request, length_told: int | None, headers: Mapping[str
 
 def _checked(request: Request, span: Range, size: int, headers: Mapping[str, str]) -> Answer:
     """Return the head of an answer whose version is the right one."""
-    version = Version(size, headers.get("etag"), headers.get("last-modified"))
+    version = Version(size, _witness(headers.get("etag", "")), _witness(headers.get("last-modified", "")))
     difference = None if request.version is None else request.version.difference(version)
     if difference is not None:
         raise RequestFailed(Failure(Trouble.CHANGED, f"the object was replaced while it was read: {difference}"))
     return Answer(request.url, *span, version, headers)
+
+
+def _witness(value: str) -> str | None:
+    """Return the value of a header that tells versions apart: one of its own length at most, None if it is empty."""
+    if len(value) <= WITNESS_MOST:
+        return value if value.strip() else None
+    return value[:20] + hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _unusable(text: str) -> RequestFailed:

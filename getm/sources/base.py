@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from getm import uri
 from getm.config import Url
 from getm.retry import Failure
 
@@ -30,7 +31,7 @@ class Version:
     @property
     def is_strong(self) -> bool:
         """Whether there is an ETag that promises equal bytes (RFC 9110, 8.8.1)."""
-        return self.etag is not None and not self.etag.startswith("W/")
+        return self.etag is not None and bool(self.etag.strip()) and not self.etag.startswith("W/")
 
     @property
     def validator(self) -> str | None:
@@ -45,7 +46,7 @@ class Version:
             ("Last-Modified", self.last_modified, other.last_modified),
         ):
             if mine != others and mine is not None and others is not None:
-                return f"{name} was {mine}, is {others}"
+                return uri.printable(f"{name} was {mine}, is {others}")
             if name == "ETag" and mine is not None and mine == others and self.is_strong:
                 return None
         return None
@@ -68,8 +69,8 @@ class Request:
         proxies: proxy URL by scheme.
     """
 
-    url: str
-    headers: Mapping[str, str]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     start: int
     stop: int
     version: Version | None
@@ -77,7 +78,7 @@ class Request:
     stall: float
     verify: bool | str = True
     cert: str | tuple[str, str] | None = None
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ class Answer:
         skipped: bytes that come before *start* and are thrown away.
     """
 
-    url: str
+    url: str = field(repr=False)
     start: int
     stop: int
     version: Version
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_whole: bool = False
     skipped: int = 0
 

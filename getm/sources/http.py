@@ -13,8 +13,10 @@ import http.client
 import logging
 import math
 import os
+import re
 import secrets
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
+from getm.sources.connection import Adapter, discreet
 from getm.sources.spool import SCRATCH, Spool
 
 REDIRECTS_MOST = 10
@@ -45,11 +48,13 @@ REFUSAL_TEXT = 4096
 
 _log = logging.getLogger(__name__)
 
-_SECRET_WORDS = ("auth", "cookie", "token", "key", "secret", "signature", "credential")
+_SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
+_NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
+_CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
 _FINGERPRINT_KEY = secrets.token_bytes(32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Place:
     """Where an object is asked for, and what its server is told."""
 
@@ -146,7 +151,9 @@ class HttpSource:
             return True
         if self._refresh is None or self._is_fresh or failure.is_absence:
             return False
-        self._first = self._start = self._place_of(uri.check(self._refresh()))
+        fresh = self._place_of(uri.check(self._refresh()))
+        _check_headers(fresh)
+        self._first = self._start = fresh
         self._is_fresh = True
         return True
 
@@ -193,6 +200,8 @@ class HttpSource:
         verify: bool | str = True if settings.verify is None else settings.verify
         if verify is True:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+            if isinstance(verify, str) and url.startswith("https:") and not os.path.exists(verify):
+                raise UsageError(f"there is no file {verify!r}, which REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names")
         if settings.proxies is None:
             proxies = {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
         return verify, settings.cert, proxies
@@ -201,12 +210,13 @@ class HttpSource:
         """Return the place that *place* has redirected to; another origin is told no secrets."""
         try:
             target = uri.check(urljoin(place.url, location))
+            _check_headers(replace(place, url=target, headers={}))
         except UsageError as error:
             raise RequestFailed(Failure(Trouble.PROTOCOL, f"redirected to something unusable: {error}")) from None
         except ValueError:
             raise RequestFailed(Failure(Trouble.PROTOCOL, "redirected to something unusable: no URL")) from None
         if _origin(target) == _origin(place.url):
-            return replace(place, url=target)
+            return replace(place, url=_with_user(target, place.url))
         headers = {name: value for name, value in place.headers.items() if not _is_secret(name)}
         return _Place(target, headers, None, None, *self._environment(target))
 
@@ -264,6 +274,7 @@ class HttpSource:
         """Ask at *place* from now on, where a usable answer came from."""
         if self._version is None:
             encoding = answer.headers.get("content-encoding", "identity")
+            encoding = uri.printable(encoding)[:100]
             if encoding.lower() != "identity":
                 _log.warning("%s: Content-Encoding is %s; these are the bytes as stored", uri.redact(place.url), encoding)
             if answer.version.validator is None:
@@ -298,10 +309,14 @@ class HttpSource:
         session = place.session or self._own_session
         if session is None:
             session = self._own_session = requests.Session()
+            session.mount("http://", Adapter())
+            session.mount("https://", Adapter())
+        prepared = _prepared(place, request.start, request.stop)
+        prepared.hooks["response"].append(_hide_location)
         return _answered(
             request,
             lambda: session.send(
-                _prepared(place, request.start, request.stop),
+                prepared.copy(),
                 stream=True,
                 allow_redirects=False,
                 timeout=(request.connect, request.stall),
@@ -318,13 +333,13 @@ def _check_headers(place: _Place) -> None:
     Raises:
         UsageError: they cannot.
     """
-    try:
-        prepared = requests.Request("GET", place.url, headers=dict(place.headers)).prepare()
-        for name, value in prepared.headers.items():
-            f"{name}: {value}".encode("latin-1")
-    except (requests.exceptions.RequestException, UnicodeError, ValueError) as error:
-        text = "its URL" if isinstance(error, requests.exceptions.InvalidURL) else "a header"
-        raise UsageError(f"{uri.redact(place.url)}: {text} holds what cannot be sent by HTTP") from None
+    _prepared(replace(place, auth=None, session=None), 0, 1)
+
+
+def _hide_location(response: requests.Response, **_: object) -> None:
+    """Have `requests` not look where an answer redirects to: it would read its whole body first."""
+    if "location" in response.headers:
+        response.headers[_HIDDEN_LOCATION] = response.headers.pop("location")
 
 
 def _sees_answers(place: _Place) -> bool:
@@ -343,14 +358,27 @@ def _prepared(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
     headers.update(place.headers)
     headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
     request = requests.Request("GET", place.url, headers=headers, auth=place.auth)
-    return request.prepare() if place.session is None else place.session.prepare_request(request)
+    try:
+        prepared = request.prepare() if place.session is None else place.session.prepare_request(request)
+        for each in [text for item in prepared.headers.items() for text in item]:
+            _check_header(each)
+    except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError) as error:
+        text = "its URL" if isinstance(error, requests.exceptions.InvalidURL) else "a header or password"
+        raise UsageError(f"{uri.redact(place.url)}: {text} holds what cannot be sent by HTTP") from None
+    return prepared
+
+
+def _check_header(text: str | bytes) -> None:
+    """Raise `UnicodeError` or `InvalidHeader` if that cannot be in a header."""
+    if _NOT_IN_A_HEADER.search(text if isinstance(text, bytes) else text.encode("latin-1")):
+        raise requests.exceptions.InvalidHeader
 
 
 class HttpTransport:
     """Sends requests over kept-alive connections; one a process."""
 
     def __init__(self) -> None:
-        self._adapter = requests.adapters.HTTPAdapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
+        self._adapter = Adapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
 
     def send(self, request: Request) -> Body:
         """Send one request and check its answer.
@@ -388,24 +416,29 @@ def _answered(request: Request, send: Callable[[], requests.Response]) -> Body:
         RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
     """
     try:
-        response = send()
-    except requests.exceptions.ConnectionError as error:
-        if not _is_stale(error):
-            raise RequestFailed(_connection_failure(error)) from None
-        try:
-            response = send()
-        except requests.exceptions.RequestException as again:
-            raise RequestFailed(_connection_failure(again)) from None
-    except (requests.exceptions.RequestException, OSError) as error:
+        with discreet():
+            response = _sent(send)
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise RequestFailed(_connection_failure(error)) from None
     try:
         headers = {name.lower(): value for name, value in response.headers.items()}
+        if _HIDDEN_LOCATION in headers:
+            headers["location"] = headers.pop(_HIDDEN_LOCATION)
         return HttpBody(response, check(request, response.status_code, headers, time.time()))
     except BaseException as error:
         if isinstance(error, RequestFailed) and error.failure.status == 400 and b"xpired" in _beginning(response):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
         response.close()
         raise error from None
+
+
+def _sent(send: Callable[[], requests.Response]) -> requests.Response:
+    try:
+        return send()
+    except requests.exceptions.ConnectionError as error:
+        if not _is_stale(error):
+            raise
+    return send()
 
 
 def _beginning(response: requests.Response) -> bytes:
@@ -510,6 +543,7 @@ class HttpBody:
 
 
 _USER_AGENT = "getm"
+_HIDDEN_LOCATION = "getm-location"
 _DEFAULTS = requests.utils.default_headers()
 _process: dict[int, Transport] = {}  # by process number: a forked child must not use its parent's connections
 
@@ -532,11 +566,15 @@ def close_connections() -> None:
 def _connection_failure(error: Exception) -> Failure:
     """Return why there was no answer."""
     chain = _chain(error)
-    is_no_http = any(isinstance(one, http.client.BadStatusLine | http.client.LineTooLong) for one in chain)
+    is_no_http = any(isinstance(one, http.client.HTTPException) for one in chain)
+    refused = next((str(one)[:200] for one in chain if type(one) is OSError and str(one).startswith("Tunnel ")), "")
     for applies, trouble, message in (
         (isinstance(error, requests.exceptions.ConnectTimeout), Trouble.CONNECT, "no connection in time"),
         (isinstance(error, requests.exceptions.ReadTimeout), Trouble.TIMEOUT, "no answer in time"),
+        (any(map(_is_unknown_certificate, chain)), Trouble.PROTOCOL, f"TLS failed: {_reason(error)}: {_CERTIFICATE_HINT}"),
         (isinstance(error, requests.exceptions.SSLError), Trouble.PROTOCOL, f"TLS failed: {_reason(error)}"),
+        (bool(refused), Trouble.PROTOCOL, f"the proxy refused: {uri.printable(refused)}"),
+        (any(map(_is_no_url, chain)), Trouble.PROTOCOL, "the request cannot be sent: no valid URL of server or proxy"),
         (is_no_http and not _is_stale(error), Trouble.PROTOCOL, "the answer is not HTTP"),
         (any(map(_is_unknown_host, chain)), Trouble.PROTOCOL, f"no connection: {_reason(error)}"),
         (isinstance(error, requests.ConnectionError | OSError), Trouble.CONNECT, f"no connection: {_reason(error)}"),
@@ -544,6 +582,14 @@ def _connection_failure(error: Exception) -> Failure:
         if applies:
             return Failure(trouble, message)
     return Failure(Trouble.PROTOCOL, f"the request cannot be sent: {type(error).__name__}")
+
+
+def _is_unknown_certificate(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError)
+
+
+def _is_no_url(error: BaseException) -> bool:
+    return isinstance(error, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL)
 
 
 def _is_unknown_host(error: BaseException) -> bool:
@@ -582,5 +628,13 @@ def _is_secret(header: str) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urllib3.util.parse_url(url)  # as who connects reads it
+    scheme = parts.scheme or ""
+    return scheme, parts.host, parts.port or {"http": 80, "https": 443}.get(scheme)
+
+
+def _with_user(url: str, other: str) -> str:
+    """Return *url* with the user info of another one, unless it has its own."""
+    user, mark, _ = urlsplit(other).netloc.rpartition("@")
     parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return url if not mark or "@" in parts.netloc else parts._replace(netloc=f"{user}@{parts.netloc}").geturl()

@@ -1,0 +1,139 @@
+"""Connections that no server can hold us up with: the head of an answer has to come whole, soon, and not too long.
+
+`http.client` bounds the length of a line and the number of header lines, but reads interim answers and trailers for
+ever, and a line for as long as another byte comes within the socket's timeout.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import requests.adapters
+import urllib3
+import urllib3.connection
+
+HEAD_MOST = 256 * 1024
+"""Bytes of an answer before its body, interim answers included."""
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Sends requests over connections of this module, but for those through a SOCKS proxy."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # they are the parent's
+        """Make the pools."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.ProxyManager:  # noqa: ANN401  # likewise
+        """Return the pools for a proxy."""
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Keep `urllib3` from logging, in this thread: it shows paths with their queries, signatures included."""
+    _thread.is_discreet = True
+    try:
+        yield
+    finally:
+        _thread.is_discreet = False
+
+
+class _Lines:
+    """What `http.client` reads lines from: they come in time, and there are not too many of them.
+
+    Args:
+        stream: the buffered socket.
+        seconds: in which the lines have to come, all together.
+    """
+
+    def __init__(self, stream: io.BufferedReader, seconds: float | None) -> None:
+        self._stream = stream
+        self._stop = None if seconds is None else time.monotonic() + seconds
+        self._left = HEAD_MOST
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line, or its first *size* bytes.
+
+        Raises:
+            TimeoutError: it does not come in time.
+            HTTPException: this is too much.
+        """
+        line = bytearray()
+        most = self._left if size < 0 else min(size, self._left)
+        while len(line) < most and not line.endswith(b"\n"):
+            there = self._stream.peek(1)[: most - len(line)]
+            if not there:
+                break
+            line += self._stream.read(there.find(b"\n") + 1 or len(there))
+            if self._stop is not None and time.monotonic() > self._stop:
+                raise TimeoutError("the head of the answer did not come in time")
+        self._left -= len(line)
+        if not self._left:
+            raise http.client.HTTPException("the head of the answer is too long")
+        return bytes(line)
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose lines are read with patience that ends."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
+        super().__init__(sock, *arguments, **options)
+        self._seconds = sock.gettimeout()
+
+    def begin(self) -> None:
+        """Read the head."""
+        with self._patience():
+            super().begin()
+
+    def _read_next_chunk_size(self) -> int:
+        with self._patience():
+            return int(super()._read_next_chunk_size())  # type: ignore[misc]
+
+    def _read_and_discard_trailer(self) -> None:
+        """Leave trailers: the connection of an answer in chunks is not used again."""
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        stream, self.fp = self.fp, cast("io.BufferedReader", _Lines(self.fp, self._seconds))
+        try:
+            yield
+        finally:
+            if self.fp is not None:  # closed
+                self.fp = stream
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+_thread = threading.local()
+logging.getLogger("urllib3.connectionpool").addFilter(lambda _: not getattr(_thread, "is_discreet", False))
