@@ -387,7 +387,7 @@ def short_pauses(monkeypatch):
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch):
     """Let copies of small objects send several requests, too."""
-    monkeypatch.setattr(getm.engine.core, "SAVE_LEAST", PART)
+    monkeypatch.setattr(getm.engine.core, "SHARE_LEAST", PART)
 
 
 @pytest.fixture

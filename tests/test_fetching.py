@@ -524,9 +524,12 @@ class TestOrder:
     @EVERY
     def test_leaving_an_iteration_cancels(self, server, concurrency):
         url = server.put("/a.bin", LARGE)
+        server.fail(Fault(stall=100_000), when=lambda request: request.start >= 5 * MIB, times=None)  # if it goes on by many
         parts = getm.iter_content(url, concurrency=concurrency)
         for _ in range(5):
             next(parts)
+        if concurrency == 8:
+            server.wait_for(lambda log: any(request.sent == 100_000 for request in log))
         parts.close()
         assert any(request.gone for request in server.wait_for(lambda log: all(request.finished for request in log)))
 
