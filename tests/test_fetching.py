@@ -4,6 +4,7 @@ import itertools
 import random
 import threading
 import time
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -532,6 +533,40 @@ class TestOrder:
             server.wait_for(lambda log: any(request.sent == 100_000 for request in log))
         parts.close()
         assert any(request.gone for request in server.wait_for(lambda log: all(request.finished for request in log)))
+
+
+class TestTroubleElsewhere:
+    @pytest.mark.parametrize("fault", [Fault(status=503), Fault(stall=100_000)], ids=["503", "stall"])
+    @EVERY
+    def test_does_not_slow_a_healthy_object(self, server, monkeypatch, concurrency, fault):
+        monkeypatch.setattr(getm.engine.core, "STUCK_SECONDS", 0.01)
+        size = 32 * MIB
+        healthy, ill = server.put("/healthy.bin", size), server.put("/ill.bin", size)
+
+        def requests_for_all():
+            before = len(server.log)
+            with getm.open(healthy, concurrency=concurrency, block_size=BLOCK) as file:
+                assert_ramp(file.read(), 0)
+            default(concurrency).clear()
+            return sum(request.path == "/healthy.bin" for request in server.log[before:])
+
+        alone = requests_for_all()
+        server.fail(fault, when=lambda request: request.path == "/ill.bin" and request.start, times=None)
+        with ExitStack() as stack:
+            files = [
+                stack.enter_context(getm.open(f"{ill}?{number}", concurrency=concurrency, retries=10_000))
+                for number in range(4)
+            ]
+            reads = [in_thread(file.read) for file in files]
+            server.wait_for(
+                lambda log: len({request.query for request in log if request.path == "/ill.bin" and request.start}) == 4
+            )
+            beside = requests_for_all()
+            assert all(read.is_waiting() for read in reads)
+        for read in reads:
+            with pytest.raises(ValueError, match="closed"):
+                read()
+        assert beside <= 2 * alone + 4
 
 
 class TestConnections:

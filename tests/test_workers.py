@@ -642,6 +642,29 @@ class TestInterrupt:
             assert ("", "") == process.communicate(timeout=30)
             assert 0 == process.returncode
 
+    @pytest.mark.parametrize("concurrency", ["null", "8"])
+    @pytest.mark.parametrize(
+        ("fault", "start"),
+        [
+            pytest.param(Fault(stall=0), 0, id="in the first request"),
+            pytest.param(Fault(status=503, headers={"Retry-After": "60"}), 0, id="before its next attempt"),
+            pytest.param(Fault(status=503, headers={"Retry-After": "60"}), BLOCK, id="before a later attempt"),
+        ],
+    )
+    def test_ends_a_wait_at_once(self, server, url, concurrency, fault, start):
+        server.fail(fault, when=lambda request: request.start >= start, times=None)
+        code = """
+            try:
+                getm.open(url, concurrency=json.loads(sys.argv[2])).read()
+            except KeyboardInterrupt:
+                report("interrupted")
+        """
+        with running(script(REPORT, code), url, concurrency, start_new_session=True) as process:
+            server.wait_for(lambda log: any(request.start >= start for request in log))
+            os.killpg(process.pid, signal.SIGINT)
+            assert ["interrupted"] == reported(process)
+            assert ("", "") == process.communicate(timeout=10)
+
     def test_is_ignored_by_launcher_and_workers(self, server, url):
         with getm.open(url, concurrency=2) as file:
             assert ramp(0, 2 * BLOCK) == file.read(2 * BLOCK)

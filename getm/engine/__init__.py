@@ -394,6 +394,7 @@ class Engine:
             raise
         error, demand.error = demand.error, None
         if error is not None:
+            demand.view = demand.lease = None  # whoever keeps the error keeps the demand
             try:
                 raise error
             finally:

@@ -29,6 +29,8 @@ SAVE_MOST = 64 * MIB
 """Longest run of a copy, which takes no memory: at 30 ms and 50 MB/s it loses 2% to its first-byte time."""
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
+STUCK_SECONDS = 1.0
+"""A worker that has been waiting for its server so long does not count among those that may be at work at once."""
 DEATHS_MOST = 5
 DEATHS_SECONDS = 60.0
 """So often may workers die in the middle of their work in so many seconds; with the next one somebody must look."""
@@ -362,7 +364,8 @@ class Core:
             self._refuse(feed, error)
             return False
         self._number += 1
-        run = Run(self._number, feed, worker, start, stop, start, start, start, feed.source.generation)
+        now = time.monotonic()
+        run = Run(self._number, feed, worker, start, stop, start, start, start, now, feed.source.generation)
         descriptor = None if feed.saving is None else feed.saving.descriptor
         segments = self._places(run, upto) if descriptor is None else ()
         if not segments and descriptor is None:
@@ -393,13 +396,18 @@ class Core:
             if self.is_full(feed):
                 return None
         limit = max(other.settings.concurrency or 0 for object_ in self._objects.values() for other in object_.feeds)
-        busy = sum(worker.run is not None for worker in self.pool.workers.values())
+        busy = sum(not self._is_stuck(run) for run in self._runs.values())
         others = any(object_ is not feed.object and object_.feeds for object_ in self._objects.values())
         if busy >= limit - (1 if others and not want.is_demand and limit > 1 else 0):
             if want.is_demand:
                 self._give_up_run(self._runs.values())
             return None
         return self.pool.idle(feed.host) or self.pool.start()
+
+    def _is_stuck(self, run: Run) -> bool:
+        """Whether nothing comes for a run that has a place for it: then another worker may work in its stead."""
+        has_place = run.position < run.granted or run.feed.saving is not None
+        return has_place and time.monotonic() - run.heard > STUCK_SECONDS
 
     def _give_up_run(self, runs: Iterable[Run]) -> None:
         """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
@@ -474,6 +482,7 @@ class Core:
         run = self._runs.get(getattr(message, "run", -1))
         if run is None:
             return
+        run.heard = time.monotonic()
         planner = run.feed.planner
         if isinstance(message, Started):
             planner.observe(message.seconds, None)

@@ -107,6 +107,7 @@ class Run:
     position: int
     granted: int
     counted: int  # bytes before it are in the statistics
+    heard: float  # when its worker last said something about it
     generation: int = 0  # of the source, when the request was made
     is_cancelled: bool = False
     slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order
