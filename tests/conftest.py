@@ -48,6 +48,22 @@ def nginx(request, tmp_path_factory):
         yield nginx
 
 
+@pytest.fixture
+def new_engine():
+    """Make engines that are closed at the end, however the test ends."""
+    import getm  # not for tests that want none of it
+
+    engines = []
+
+    def make(*arguments, **options):
+        engines.append(getm.Engine(*arguments, **options))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Fail the test after which there is more than there was before it."""

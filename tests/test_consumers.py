@@ -63,20 +63,6 @@ def members(nginx):
     (nginx.root / "members.zip").unlink()
 
 
-@pytest.fixture
-def new_engine():
-    """Make engines that are closed at the end, however the test ends."""
-    engines = []
-
-    def make(*arguments, **options):
-        engines.append(getm.Engine(*arguments, **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
 class TestPandas:
     @EVERY
     def test_reads_csv(self, pandas, nginx, table, concurrency):

@@ -173,20 +173,6 @@ def url(server):
     return server.put("/a.bin", SIZE)
 
 
-@pytest.fixture
-def new_engine():
-    """Make engines that are closed at the end, however the test ends."""
-    engines = []
-
-    def make(*arguments, **options):
-        engines.append(getm.Engine(*arguments, **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
 @pytest.fixture(scope="module")
 def right():
     return hashlib.sha256(ramp(0, SIZE)).hexdigest()

@@ -98,20 +98,6 @@ def await_workers(url, concurrency):
                 time.sleep(0.005)
 
 
-@pytest.fixture
-def new_engine():
-    """Make engines that are closed at the end, however the test ends."""
-    engines = []
-
-    def make(*arguments, **options):
-        engines.append(getm.Engine(*arguments, **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
 class TestFirstByte:
     @EVERY
     def test_costs_one_request(self, server, concurrency):

@@ -38,20 +38,6 @@ def other():
         yield server
 
 
-@pytest.fixture
-def new_engine():
-    """Make engines that are closed at the end, however the test ends."""
-    engines = []
-
-    def make(*arguments, **options):
-        engines.append(getm.Engine(*arguments, **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
 def opened(url, **options):
     return getm.open(url, **options)
 

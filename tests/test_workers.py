@@ -135,20 +135,6 @@ def await_workers(count):
 
 
 @pytest.fixture
-def new_engine():
-    """Make engines that are closed at the end, however the test ends."""
-    engines = []
-
-    def make(*arguments, **options):
-        engines.append(getm.Engine(*arguments, **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-@pytest.fixture
 def url(server):
     return server.put("/a.bin", SIZE)
 
