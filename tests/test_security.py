@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -48,7 +49,10 @@ def surroundings(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
+def certificates(request, tmp_path_factory):
+    if shutil.which("openssl") is None:
+        missing = pytest.fail if request.config.getoption("--require-servers") else pytest.skip
+        missing("openssl, which makes certificates, is not installed")
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
