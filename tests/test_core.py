@@ -327,6 +327,7 @@ class World:
             if self.core.is_coming(feed, demand.position) or self.core.paused(feed, demand.position):
                 return False
             request = self.core.inline(feed, demand)
+            assert request.position <= demand.position < request.stop, "fetches what is not waited for"
         self.begin(caller, request)
         caller.is_first = True
         return True
@@ -884,3 +885,12 @@ class TestFound:
         for start in (6 * BLOCK + 2000, 7 * BLOCK - 1, 7 * BLOCK - 2):
             world.ask(feed, start, start + 1)
         world.wind_up()
+
+    def test_who_reads_downwards_fetches_himself_what_he_waits_for(self, world):
+        feed = world.open(Source(7 * BLOCK, 1), concurrency=1)
+        for step in range(12, 7, -1):
+            world.ask(feed, step * BLOCK // 2, step * BLOCK // 2 + 1)
+            world.drive()
+        demand = world.ask(feed, 3 * BLOCK + 10, 3 * BLOCK + 20).demand
+        request = world.core.inline(feed, demand)
+        assert 3 * BLOCK <= request.position <= demand.position < request.stop

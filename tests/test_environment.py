@@ -33,7 +33,8 @@ ROOT = Path(__file__).parent.parent
 GONE = 2.0  # seconds in which all that a killed process has left is to be gone
 
 PRELUDE = """
-    import contextlib, hashlib, json, os, re, resource, signal, sys, threading, time
+    import contextlib, hashlib, json, os, re, resource, signal, sys, threading, time, warnings
+    warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)  # said from Python 3.12 on
     import getm
     from getm.engine import default
     from getm.sources.http import close_connections

@@ -522,6 +522,26 @@ class TestOrder:
 
 
 class TestTroubleElsewhere:
+    @EVERY
+    def test_is_no_progress_of_a_read_for_others(self, server, concurrency):
+        url, ill = server.put("/a.bin", 1024 * MIB), 900 * MIB
+        server.fail(Fault(stall=0), when=lambda request: request.start >= ill, times=None)
+        is_over = threading.Event()
+
+        def read_on(file):
+            for start in itertools.cycle(range(0, 32 * MIB, MIB)):
+                file.read_at(start, MIB)
+                if is_over.is_set():
+                    return
+                default(concurrency).clear()
+
+        with getm.open(url, concurrency=concurrency, retries=10_000, deadline=1, timeout=(5, 0.1)) as file:
+            reading = in_thread(read_on, file)
+            with pytest.raises(getm.TransferTimeout):
+                file.read_at(ill, 10)
+            is_over.set()
+            reading()
+
     @pytest.mark.parametrize("fault", [Fault(status=503), Fault(stall=100_000)], ids=["503", "stall"])
     @EVERY
     def test_does_not_slow_a_healthy_object(self, server, monkeypatch, concurrency, fault):

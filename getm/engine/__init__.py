@@ -243,7 +243,7 @@ class Engine:
         saving = feed.saving
         if saving is None:
             raise ValueError("attached without a descriptor")
-        feed.progress = time.monotonic()
+        saving.progress = time.monotonic()
         missing = -1
         then: Then | None = None
         try:
@@ -425,7 +425,7 @@ class Engine:
             return outside
         core.collect()
         core.memory.serve(feed, demand)
-        silence = time.monotonic() - max(demand.began, feed.progress)
+        silence = time.monotonic() - demand.progress
         if not demand.is_done and silence > feed.settings.deadline:
             text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
             demand.error = TransferTimeout(text, url=feed.source.name, start=demand.position, stop=demand.stop)
@@ -446,7 +446,7 @@ class Engine:
         if then is not None:
             then(core)
         core.collect()
-        silence = time.monotonic() - feed.progress
+        silence = time.monotonic() - saving.progress
         if not saving.is_done and silence > feed.settings.deadline:
             text = f"{feed.source.name}: nothing came for {silence:.0f} s"
             saving.error = TransferTimeout(text, url=feed.source.name)
@@ -596,7 +596,7 @@ class Engine:
             saving.saved(inline.position, inline.position + count)
             inline.position += count
             inline.is_at_end = inline.position >= inline.stop
-            feed.progress = time.monotonic()
+            saving.progress = time.monotonic() if count else saving.progress
             feed.stats.fetched += count
             if now is core and inline in feed.inlines:
                 self._settle(core, feed, inline, failure)

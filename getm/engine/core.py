@@ -187,8 +187,9 @@ class Core:
         if self.is_alone(feed):
             self.give_up_inline(feed)
             stop = feed.size if want.is_open else stop
-        else:
-            stop = min(stop, floor(start, feed.block_size) + feed.block_size)
+        else:  # the rest of its block
+            block = floor(demand.position, feed.block_size)
+            start, stop = max(start, block), min(stop, block + feed.block_size)
         inline = Inline(start, stop)
         feed.inlines.append(inline)
         return inline
@@ -242,14 +243,13 @@ class Core:
         # Its body may be further, within a piece: then nothing more is to be read of it.
         inline.is_at_end = start + count >= inline.stop or stop < start + count
         feed.stats.fetched += count
-        if stop > start:
-            feed.progress = time.monotonic()
         if target.slot is not None:
             if stop > start:
                 self.filled(feed, start, stop)
             return
         first, last = demand.position, min(demand.stop, stop)
         if demand.view is not None and start <= first < last:
+            demand.progress = time.monotonic()
             if not target.is_direct:
                 demand.view[first - demand.start : last - demand.start] = target.memory[first - start : last - start]
             demand.position = last
@@ -260,9 +260,10 @@ class Core:
         self.memory.fill(feed, start, stop)
         now = time.monotonic()
         for other in feed.object.feeds:
-            other.progress = now
             for demand in other.demands:
                 if demand.position < stop:
+                    if demand.start < stop and start < demand.stop:
+                        demand.progress = now
                     self.memory.serve(other, demand)
 
     def failed(self, feed: Feed, position: int, stop: int, failure: Failure, generation: int) -> None:
@@ -527,7 +528,7 @@ class Core:
             return
         start, run.position = run.position, position
         if saving is not None:
-            run.feed.progress = time.monotonic()
+            saving.progress = time.monotonic()
             run.feed.attempts.pop(start, None)
             saving.saved(start, position)
             return

@@ -56,13 +56,14 @@ class Demand:
     view: memoryview | None
     position: int = field(init=False)
     began: float = field(init=False)
+    progress: float = field(init=False)  # when bytes of it came
     lease: memoryview | None = None
     error: BaseException | None = None
     is_direct: bool = False  # whether its own thread is fetching it, straight into the view
 
     def __post_init__(self) -> None:
         self.position = self.start
-        self.began = time.monotonic()
+        self.began = self.progress = time.monotonic()
 
     @property
     def is_done(self) -> bool:
@@ -84,6 +85,7 @@ class Saving:
     descriptor: int
     missing: list[Range]
     error: BaseException | None = None
+    progress: float = 0.0  # when bytes of it came
 
     @property
     def is_done(self) -> bool:
@@ -193,7 +195,6 @@ class Feed:
     runs: list[Run] = field(default_factory=list)
     wants: list[Want] = field(default_factory=list)
     attempts: dict[int, Attempt] = field(default_factory=dict)  # by the offset where fetching has to go on
-    progress: float = 0.0  # when the last bytes came
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
     renewer: Demand | Saving | None = None  # whose thread is finding it out
     is_closed: bool = False
