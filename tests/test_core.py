@@ -373,7 +373,7 @@ class World:
             feed.inlines.remove(request)
             request.close()
             if failure is not None:
-                self.core.failed(feed, request.position, request.stop, failure, 0)
+                self.core.failed(feed, request, failure)
         elif caller.demand is not None and caller.is_first and request.stop - request.position <= core.FETCH_LEAST:
             self.begin(caller, request)
             caller.is_first = False

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -398,6 +399,20 @@ class TestStatus:
                 server.heal()
                 assert ramp(2 * BLOCK, SIZE) == file.read()
             assert ramp(0, SIZE) == file.read_at(0, SIZE)
+
+    def test_of_a_request_sent_before_somebody_waited_is_not_theirs(self, server, url):
+        answering = threading.Event()
+        with getm.open(url, retries=0, concurrency=4) as file, ThreadPoolExecutor(1) as threads:
+            server.fail(Fault(delay=answering, status=401), when=later, times=1)
+            for _ in range(3):  # then it reads ahead
+                file.read(256 * 1024)
+            server.wait_for(lambda log: any(request.start for request in log))
+            position = next(request.start for request in server.log if request.start)
+            reading = threads.submit(file.read_at, position, BLOCK)
+            while not file._feed.demands and not reading.done():
+                time.sleep(0.001)
+            answering.set()
+            assert ramp(position, position + BLOCK) == reading.result()
 
     @EVERY
     def test_of_passing_trouble_is_tried_again(self, server, url, concurrency):

@@ -612,7 +612,7 @@ class Engine:
         feed.inlines.remove(inline)
         inline.close()
         if failure is not None:
-            core.failed(feed, inline.position, inline.stop, failure, inline.generation)
+            core.failed(feed, inline, failure)
 
 
 def _closed_gate() -> threading.Lock:

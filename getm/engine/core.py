@@ -266,22 +266,24 @@ class Core:
                         demand.progress = now
                     self.memory.serve(other, demand)
 
-    def failed(self, feed: Feed, position: int, stop: int, failure: Failure, generation: int) -> None:
-        """Note that `[position, stop)` could not be had: to be tried again later, or an error for those who wait for it.
+    def failed(self, feed: Feed, request: Run | Inline, failure: Failure) -> None:
+        """Note that what a request has not brought could not be had: to be tried again later, or an error.
+
+        The error is for those who were waiting when the request was sent. To others it tells how the server was before;
+        they ask for themselves.
 
         Args:
             feed: whose request it was.
-            position: first byte that is missing.
-            stop: the byte after the last.
+            request: the one.
             failure: why.
-            generation: of the source, when the request was made.
         """
+        position, stop = request.position, request.stop
         attempt = feed.attempts.get(position)
         count = 1 if attempt is None else attempt.count + 1
         _log.debug("%s, bytes %d-%d, attempt %d: %s", feed.source.name, position, stop - 1, count, failure.message)
         if failure.is_refusal and feed.source.is_renewable and count <= max(1, feed.settings.retries):
             feed.attempts[position] = Attempt(count, 0.0)
-            if generation == feed.source.generation:
+            if request.generation == feed.source.generation:
                 feed.refused = failure
             return
         if failure.is_transient and count <= feed.settings.retries:
@@ -296,8 +298,9 @@ class Core:
             feed.saving.error = failure.error(feed.source.name, position, stop, count)
         for other in feed.object.feeds:
             for demand in other.demands:
-                if position <= demand.position < stop and not demand.is_done:
-                    demand.error = failure.error(other.source.name, demand.position, demand.stop, count)
+                start, last = max(position, demand.position), min(stop, demand.stop)
+                if start < last and demand.began <= request.asked and not demand.is_done:
+                    demand.error = failure.error(other.source.name, start, demand.stop, count)
 
     def paused(self, feed: Feed, offset: int) -> float:
         """Return the seconds until a byte may be asked for again."""
@@ -366,7 +369,7 @@ class Core:
             return False
         self._number += 1
         now = time.monotonic()
-        run = Run(self._number, feed, worker, start, stop, start, start, start, now, feed.source.generation)
+        run = Run(self._number, feed, worker, start, stop, start, start, start, now, now, feed.source.generation)
         descriptor = None if feed.saving is None else feed.saving.descriptor
         segments = self._places(run, upto) if descriptor is None else ()
         if not segments and descriptor is None:
@@ -546,7 +549,7 @@ class Core:
         run.feed.runs.remove(run)
         run.feed.object.runs.remove(run)
         if failure is not None and not run.is_cancelled:
-            self.failed(run.feed, run.position, run.stop, failure, run.generation)
+            self.failed(run.feed, run, failure)
         self._forget(run.feed.object)
 
     def _cancel_unwanted(self, feed: Feed) -> None:

@@ -109,6 +109,7 @@ class Run:
     position: int
     granted: int
     counted: int  # bytes before it are in the statistics
+    asked: float  # when it was sent
     heard: float  # when its worker last said something about it
     generation: int = 0  # of the source, when the request was made
     is_cancelled: bool = False
@@ -127,6 +128,7 @@ class Inline:
     target: Target | None = None  # where that is receiving to
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
+    asked: float = field(default_factory=time.monotonic)  # when somebody began to want it
 
     def give_up(self) -> None:
         """Close it, or have the thread that is at it do so, now."""
