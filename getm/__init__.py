@@ -1,11 +1,12 @@
 """Read the bytes behind a URL as a fast, seekable file object.
 
 `open` gives a file, `urlopen` and `iter_content` give memoryviews of shared memory, `read` gives a range, `copy` writes a
-file. See the README.
+file, `copy_many` writes many. See the README.
 """
 
 from __future__ import annotations
 
+from getm.batch import Result, copy_many
 from getm.engine import Engine, Stats
 from getm.errors import (
     AccessDenied,
@@ -24,7 +25,7 @@ from getm.errors import (
 )
 from getm.reader import Info, Reader, info, open, read  # noqa: A004  `getm.open` reads like the builtin
 from getm.stream import Stream, iter_content, urlopen
-from getm.transfer import Copied, copy
+from getm.transfer import Copied, Terms, copy
 
 __all__ = [
     "AccessDenied",
@@ -39,14 +40,17 @@ __all__ = [
     "ObjectChanged",
     "RangeNotSupported",
     "Reader",
+    "Result",
     "ShortRead",
     "SourceError",
     "Stats",
     "Stream",
+    "Terms",
     "TransferTimeout",
     "UsageError",
     "WorkerError",
     "copy",
+    "copy_many",
     "info",
     "iter_content",
     "open",

@@ -1,75 +1,64 @@
-"""The command `getm`: one copy, one line of text for an error, one exit code for its kind.
+"""The command `getm`: copies, one line of text for an error, one exit code for its kind.
 
-This file alone prints, exits and handles signals.
+This file alone prints, exits and handles signals. What it says of results and errors is in `report.py`.
 """
 
 from __future__ import annotations
 
 import errno
+import io
+import json
 import logging
+import logging.handlers
+import math
 import os
 import re
+import select
 import signal
 import sys
-import traceback
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 import getm
-from getm import errors, progress, uri
-
-# What a failure exits with: that of the first class it is an instance of.
-EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (click.UsageError, 2),
-    (errors.UsageError, 2),
-    (errors.NotFound, 3),
-    (errors.AccessDenied, 4),
-    (errors.IntegrityError, 6),
-    (errors.ObjectChanged, 8),
-    (errors.SourceError, 5),
-    (errors.TransferTimeout, 5),
-    (errors.WorkerError, 1),
-    (OSError, 7),
-    (Exception, 1),
-)
+from getm import batch, config, errors, manifest, options, progress, report, uri
+from getm.batch import Batch, Result
+from getm.engine import Engine
+from getm.reader import look
+from getm.transfer import Copied, Copy, Terms
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-_HELP_ENDING = """\b
-Examples:
-  getm https://host/reads.bam reads.bam
-  getm -x 16 'https://bucket.s3.amazonaws.com/reads.bam?X-Amz-Signature=...'
-
-\b
-Exit codes:
-  0    the file is there and complete
-  1    an error that is none of these
-  2    wrong usage
-  3    the object does not exist
-  4    access refused, or the URL has expired
-  5    the network or the server gave out
-  6    the bytes are not those that were promised
-  7    the file cannot be written, or is there already
-  8    the object changed while it was copied
-  129  stopped by SIGHUP, as when a terminal is closed
-  130  stopped by Ctrl-C
-  143  stopped by SIGTERM
-"""
+_LINES_HELD = 1000
+_OPPOSITES = (("force", "no_clobber"), ("fail_fast", "continue_after_error"), ("info", "dry_run"))
+_URL_IN_TEXT = re.compile(r"[a-z0-9+.-]+://.*", re.IGNORECASE | re.DOTALL)
 
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
-    code = run(sys.argv[1:])
+    for descriptor in range(3):  # else a file of ours might take the number of one that is closed, and get what others print
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    code = run(sys.argv[1:], forks=True)
     for number in _SIGNALS:  # what is left to do is short, and does not change the outcome
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], *, forks: bool = False) -> int:
     """Do what *arguments* ask for; on failure write one line to stderr.
+
+    Args:
+        arguments: of the command line.
+        forks: whether background processes may be forked from this one.
 
     Returns:
         The exit code.
@@ -77,74 +66,298 @@ def run(arguments: Sequence[str]) -> int:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    engine = Engine(forks=forks)
     try:
-        return _command.main(list(arguments), prog_name="getm", standalone_mode=False) or 0
+        return _COMMAND.main(list(arguments), prog_name="getm", standalone_mode=False, obj=engine) or 0
     except _Stopped as stopped:
         message, code = f"stopped by {stopped.signal.name}", 128 + stopped.signal
+    except click.ClickException as error:  # quotes the arguments
+        message, code = _URL_IN_TEXT.sub(lambda url: uri.redact(url[0]), error.format_message()), error.exit_code
     except Exception as error:  # noqa: BLE001  # whatever it is: one line and a code
-        message, code = _message(error), next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-    print(f"getm: {uri.printable(message)}", file=sys.stderr)
+        message, code = report.message(error), report.exit_code(error)
+    finally:
+        engine.close()
+    _say(message)
     return code
 
 
-def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and "://" in value:
-        raise click.BadParameter("this is a URL; getm copies one object at a time")
-    if value == "-":
-        raise click.BadParameter("getm does not write to stdout; for a file of this name give ./-")
-    return value
+@dataclass(frozen=True)
+class _Wish:
+    """How the user wants to be told what happens.
 
-
-@click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_HELP_ENDING,
-)
-@click.argument("url")
-@click.argument("file", required=False, callback=_check_file)
-@click.option(
-    "-x",
-    "--concurrency",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Range requests at once, each in a background process.",
-)
-@click.option(
-    "--progress/--no-progress", "show", default=None, help="Draw a bar on stderr.  [default: if stderr is a terminal]"
-)
-@click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors.")
-@click.option("-f", "--force", is_flag=True, help="Without FILE: replace a file that is there already.")
-@click.version_option(package_name="getm", message="%(prog)s %(version)s")
-def _command(url: str, file: str | None, concurrency: int, show: bool | None, quiet: bool, force: bool) -> None:
-    """Copy the object behind URL to FILE.
-
-    FILE is replaced, once all bytes are there. Without FILE the copy goes to the current folder, under the name that
-    the server gives the object, or the last part of the URL's path; a file of that name is left alone and an error.
+    Attributes:
+        show: whether to draw bars.
+        summary: whether to end with a line of what was done.
+        as_json: whether to print a JSON object for each file.
+        is_compatible: whether errors are to look as the original getm's.
     """
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Line())
-    handler.addFilter(_Once())
-    logging.basicConfig(handlers=[handler], level=logging.ERROR if quiet else logging.WARNING)
-    path = _remote_name(url, force) if file is None else file
-    getm.copy(url, path, concurrency=concurrency, progress=not quiet and progress.wanted(show))
+
+    show: bool
+    summary: bool
+    as_json: bool
+    is_compatible: bool
 
 
-def _remote_name(url: str, force: bool) -> str:
-    """Return the name that the server, or else the URL, gives the object.
+def _begin(context: click.Context, /, **given: Any) -> int:  # noqa: ANN401  # one parameter each would be thirty
+    """Copy the object behind URL to FILE; - for stdout.
+
+    FILE is replaced, once all bytes are there and verified; one that has the --checksum already is left alone. Without FILE
+    the copy goes to the current folder, under the name that the server gives the object, or the last part of the URL's
+    path; a file of that name is left alone, and an error if its size or time are others.
+    """
+    if context.args:  # perhaps the rest of a header that lacks quotes; click would quote it
+        raise click.UsageError("too many arguments: give a URL and one FILE, and what holds blanks in quotes")
+    is_quiet, verbosity = given["quiet"] or given["compat"], given["verbose"]
+    is_shown = not is_quiet and progress.wanted(given["show"])
+    wish = _Wish(
+        show=is_shown and (verbosity < 2 or given["show"] is not None),
+        summary=is_shown or (verbosity > 0 and not is_quiet),
+        as_json=given["as_json"],
+        is_compatible=given["compat"],
+    )
+    _set_up_logging(is_quiet, verbosity, is_held=wish.show)
+    given["engine"] = context.obj
+    try:
+        return _do(given, wish)
+    except BrokenPipeError:  # click would exit with 1
+        _forget_stdout()
+        return 128 + signal.SIGPIPE
+
+
+def _do(given: dict[str, Any], wish: _Wish) -> int:
+    """Find out what is to be done, and do it.
 
     Raises:
-        UsageError: neither does.
-        FileExistsError: such a file is there, and *force* is not set.
+        click.UsageError: what is given makes no sense together.
     """
-    name = getm.info(url).name
-    if name != uri.name(url):  # the server's, or that of a redirect: not to be trusted with a hidden file
-        name = name.lstrip(". ")
-    if not name:
-        raise errors.UsageError(f"neither {uri.redact(url)} nor its server name a file: give a FILE")
-    if os.path.lexists(name) and not force:
-        raise FileExistsError(errno.EEXIST, "exists already: give another FILE, or --force to replace it", name)
-    return name
+    file = given["file"] or given["output"]
+    for one, other in _OPPOSITES:
+        if given[one] and given[other]:
+            names = (f"--{name}".replace("_", "-") for name in (one, other))
+            raise click.UsageError(f"{' and '.join(names)} exclude each other")
+    if given["listed"] is not None:
+        if given["url"] or file or given["checksum"] or given["info"]:
+            raise click.UsageError("with a --manifest there is no URL, FILE, --checksum or --info: it names them")
+        return _copy_listed(given, wish)
+    if not given["url"] or (given["file"] and given["output"]):
+        raise click.UsageError("give a URL, and one FILE if any; or a --manifest")
+    if given["failed"] or given["fail_fast"]:
+        raise click.UsageError("--failed and --fail-fast are for a --manifest")
+    if given["info"]:
+        return _show_info(given)
+    if file == "-":
+        if given["as_json"]:
+            raise click.UsageError("--json and a copy to stdout exclude each other")
+        return _pour(given, wish)
+    return _copy_one(given, file, wish)
+
+
+def _copy_one(given: dict[str, Any], file: str | None, wish: _Wish) -> int:
+    """Copy one object."""
+    settings, terms, url, folder = options.settings(given), options.terms(given), given["url"], given["folder"] or ""
+    uri.check(url)
+    path = None if file is None else os.path.join(folder, file)
+    copied = error = None
+    try:
+        if path is None:
+            path = batch.remote_target(url, folder, settings, force=given["force"])
+        if given["no_clobber"]:
+            batch.check_absent(path)
+        if not given["dry_run"]:
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+            watcher = progress.watcher(wish.show, uri.printable(os.path.basename(path)))
+            copied = Copy(url, path, settings, terms, given["engine"], watcher).run()
+    except Exception as failed:  # noqa: BLE001  # it is told below, in the form that was wished for
+        error = failed
+    if given["dry_run"] and error is None:
+        _announce(url, path, wish)
+        return 0
+    return _conclude(Result(uri.redact(url), path, copied, error), wish)
+
+
+def _pour(given: dict[str, Any], wish: _Wish) -> int:
+    """Copy one object to stdout, in order."""
+    settings, terms, url = options.settings(given), options.terms(given), given["url"]
+    uri.check(url)
+    if given["dry_run"]:
+        _announce(url, "-", wish)
+        return 0
+    began = time.monotonic()
+    try:
+        size, verified = _write_out(given["engine"], url, settings, terms, wish)
+        result = Result(uri.redact(url), "stdout", Copied("-", size, time.monotonic() - began, verified=verified))
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001  # as above
+        result = Result(uri.redact(url), "stdout", error=error)
+    return _conclude(result, wish)
+
+
+def _write_out(engine: Engine, url: str, settings: config.Settings, terms: Terms, wish: _Wish) -> tuple[int, str | None]:
+    """Write an object to stdout; return its size, and who promised the digest that it has."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "is closed", "stdout")
+    if terms.require_checksum and terms.checksum == "auto" and not look(url, settings).digests:
+        raise errors.IntegrityError(f"{uri.redact(url)}: the server promises no digest, and none was given")
+    common = {name: getattr(settings, name) for name in ("headers", "timeout", "retries", "deadline", "verify", "proxies")}
+    began, rate = time.monotonic(), terms.limit_rate or math.inf
+    length = config.paced_length(rate)
+    watcher = progress.watcher(wish.show and not sys.stdout.isatty(), uri.printable(uri.name(url)))
+    with getm.urlopen(url, concurrency=settings.concurrency, checksum=terms.checksum, engine=engine, **common) as stream:
+        try:
+            watcher.to(0, stream.size)
+            while stream.tell() < stream.size:
+                with stream.read(length) as part:
+                    _write_all(sys.stdout.fileno(), part)
+                watcher.to(stream.tell(), stream.size)
+                time.sleep(max(0.0, began + stream.tell() / rate - time.monotonic()))
+        finally:
+            watcher.close()
+        if terms.require_checksum and stream.verified is None:
+            raise errors.IntegrityError(f"{uri.redact(url)}: its digest could not be verified")
+        return stream.size, stream.verified
+
+
+def _write_all(descriptor: int, part: memoryview) -> None:
+    """Write bytes to a descriptor, also where whoever shares it has made it one that does not wait."""
+    written = 0
+    while written < len(part):
+        try:
+            written += os.write(descriptor, part[written:])
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), "stdout") from error
+
+
+def _copy_listed(given: dict[str, Any], wish: _Wish) -> int:
+    """Copy all that a manifest lists."""
+    entries = manifest.read(_contents(given["listed"]))
+    folder, jobs, failed = given["folder"] or ".", given["jobs"], given["failed"]
+    settings, terms = options.settings(given), options.terms(given)
+    may_leave = given["allow_absolute"] or given["compat"]
+    tasks = batch.plan(entries, folder, settings, terms, jobs=jobs, allow_absolute=may_leave)
+    if given["dry_run"]:
+        for task in tasks:
+            _announce(task.entry.url, task.target, wish)
+        return 0
+    if failed is not None:
+        _check_writable(failed)
+    began = time.monotonic()
+    board = progress.Board("all files") if wish.show else None
+    work = Batch(tasks, folder, given["engine"], board, keeps_files=given["no_clobber"])
+    try:
+        work.run(jobs, lambda result: _print_facts(report.facts(result), wish), fail_fast=given["fail_fast"])
+    finally:
+        if board is not None:
+            board.close()
+        for result in work.results:
+            _tell(result, wish)
+        if failed is not None:
+            _write_manifest(failed, work.unfinished)
+    if wish.summary:
+        _say(report.summary_of_all(work.results, len(entries), time.monotonic() - began))
+    return max((report.exit_code(result.error) for result in work.results), default=0)
+
+
+def _contents(path: str) -> bytes:
+    """Return what a file holds, or stdin."""
+    if path != "-":
+        with open(path, "rb") as file:
+            return file.read()
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "is closed", "stdin")
+    return sys.stdin.buffer.read()
+
+
+def _check_writable(path: str) -> None:
+    """Find out, before hours are spent, that a file could not be written afterwards."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    folder = os.path.dirname(path) or "."
+    os.stat(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+
+def _write_manifest(path: str, entries: Sequence[manifest.Entry]) -> None:
+    """Write a manifest, whole or not at all; it holds the URLs as they were given, so it is nobody else's."""
+    text = manifest.write(entries)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return
+    fresh = path + ".new"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(fresh, path)
+    except BaseException:
+        os.unlink(fresh)
+        raise
+
+
+def _show_info(given: dict[str, Any]) -> int:
+    """Print what the server says of an object."""
+    if given["file"] or given["output"]:
+        raise click.UsageError("with --info there is no FILE")
+    facts = asdict(look(given["url"], options.settings(given)))
+    if given["as_json"]:
+        _print(json.dumps(facts))
+        return 0
+    for name, value in facts.items():
+        shown = ", ".join(f"{key}:{text}" for key, text in value.items()) if isinstance(value, dict) else value
+        _print(f"{name + ':':15}{'unknown' if shown in (None, '') else uri.printable(str(shown))}")
+    return 0
+
+
+def _announce(url: str, path: str | None, wish: _Wish) -> None:
+    """Print what would be copied where."""
+    if wish.as_json:
+        _print_facts({"url": uri.redact(url), "path": path}, wish)
+    else:
+        _print(f"{uri.redact(url)} -> {'(the name that the server gives)' if path is None else uri.printable(path)}")
+
+
+def _conclude(result: Result, wish: _Wish) -> int:
+    """Say what became of one copy, and return what to exit with."""
+    _print_facts(report.facts(result), wish)
+    _tell(result, wish)
+    if wish.summary and result.copied is not None:
+        _say(report.summary(os.path.basename(result.path or ""), result.copied))
+    return report.exit_code(result.error)
+
+
+def _tell(result: Result, wish: _Wish) -> None:
+    """Say why a file could not be had, if it could not."""
+    if result.error is None:
+        return
+    if wish.is_compatible:
+        _print_error(report.failure_of_original(result, result.error))
+    else:
+        _say(report.failure(result, result.error))
+
+
+def _set_up_logging(is_quiet: bool, verbosity: int, *, is_held: bool) -> None:
+    """Have what getm logs written as lines of this command; held back for as long as bars are drawn, if *is_held*.
+
+    What other packages log may tell secrets.
+    """
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    if is_held:
+        handler = logging.handlers.MemoryHandler(_LINES_HELD, flushLevel=logging.CRITICAL + 1, target=handler)
+    handler.addFilter(_Once())
+    logger = logging.getLogger("getm")
+    logger.handlers[:] = [handler]
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logger.setLevel(logging.ERROR if is_quiet else levels[min(verbosity, 2)])
 
 
 class _Line(logging.Formatter):
@@ -170,6 +383,9 @@ class _Once(logging.Filter):
         return is_new
 
 
+_COMMAND = options.take(_begin)
+
+
 class _Stopped(BaseException):
     """A signal asked for the end; like KeyboardInterrupt, no business of `except Exception`."""
 
@@ -184,18 +400,40 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise _Stopped(number)
 
 
-def _message(error: Exception) -> str:
-    """Return one line that says what happened. Only texts known to be free of secrets are quoted."""
-    if isinstance(error, click.ClickException):  # quotes the arguments
-        return re.sub(
-            r"[a-z0-9+.-]+://.*",
-            lambda url: uri.redact(url[0]),
-            error.format_message(),
-            flags=re.IGNORECASE | re.DOTALL,
-        )
-    if isinstance(error, errors.GetmError | errors.UsageError | errors.MissingExtra):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {place.filename}, line {place.lineno}: a fault of getm, please report it"
+def _print_facts(facts: dict[str, object], wish: _Wish) -> None:
+    if wish.as_json:
+        _print(json.dumps(facts))
+
+
+def _print(line: str) -> None:
+    """Write a line to stdout, now."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "is closed", "stdout")
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _forget_stdout()
+        raise OSError(error.errno, os.strerror(error.errno or 0), "stdout") from error
+
+
+def _forget_stdout() -> None:
+    """Have the interpreter not complain, when it ends, of a stdout that takes nothing."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _say(message: str) -> None:
+    _print_error(f"getm: {uri.printable(message)}")
+
+
+def _print_error(line: str) -> None:
+    """Write a line to stderr, below what was held back."""
+    for handler in logging.getLogger("getm").handlers:
+        handler.flush()
+    if sys.stderr is not None:
+        with suppress(OSError):  # as when the terminal was closed; the exit code still tells
+            print(line, file=sys.stderr)

@@ -33,10 +33,15 @@ ANNOUNCE_FIRST = 64 * KIB
 ANNOUNCE_EVERY = MIB
 ANNOUNCE_SECONDS = 0.02
 """A worker announces the first 64 KiB of a run, then every MiB or 20 ms: 1,024 messages a GiB cost 0.008 CPU seconds."""
+SAVED_EVERY = 8 * MIB
+SAVED_SECONDS = 0.1
+"""Of what goes to a file nobody waits for each piece: 10 messages a second from each worker are enough to follow it."""
 RATE_LEAST = 256 * KIB
 """Bytes after which the rate of a run is worth something."""
 STALL_LEAST = KIB
 """Fewer bytes than this within the stall time are a stall."""
+PACED_SECONDS = 0.1
+"""So many seconds' worth of bytes are received at once where there is a limit to their rate."""
 IDLE_SECONDS = 30.0
 """A worker without work ends after this time, and the launcher after its last worker."""
 
@@ -132,11 +137,13 @@ class Budget:
         memory: bytes of blocks, for all open objects together.
         processes: workers at most.
         block_size: bytes of a slot, the longest block.
+        forks: whether workers may be forked from this process, where it has one thread.
     """
 
     memory: int = MEMORY
     processes: int = PROCESSES
     block_size: int = BLOCK_SIZE
+    forks: bool = False
 
     def __post_init__(self) -> None:
         check_count("processes", self.processes, 0)
@@ -162,6 +169,11 @@ def settings(options: Mapping[str, Any]) -> Settings:
     if unknown:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(known)}")
     return Settings(**options)
+
+
+def paced_length(pace: float) -> int:
+    """Return how many bytes are to be received at once, if *pace* a second are allowed."""
+    return int(min(MIB, max(KIB, pace * PACED_SECONDS)))
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -8,15 +8,16 @@ import operator
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
 
-from getm import config, uri
+from getm import config, integrity, uri
 from getm.config import Options, Settings, Url
 from getm.engine import Engine, Feed, Stats, Window, chosen, default, first, first_bytes
-from getm.errors import UsageError
+from getm.errors import IntegrityError, UsageError
+from getm.handout import Handout
 from getm.sources import Version, open_source
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Reader(io.RawIOBase):
             f"<getm.Reader {self.url!r} {state} of {self._size}, {stats.requests} requests, {stats.fetched} bytes fetched>"
         )
 
-    def __reduce__(self) -> tuple[Callable[..., Reader], tuple[Url, Settings, Version, int]]:
+    def __reduce__(self) -> tuple[Callable[..., Reader], tuple[object, ...]]:
         """Pickle what to read, how, which version, and the position; unpickling opens it anew, on that version only.
 
         The pickle holds URL, headers and credentials. What is unpickled is served by the engine of its process that all
@@ -105,6 +106,11 @@ class Reader(io.RawIOBase):
     def mode(self) -> str:
         """Always "rb"."""
         return "rb"
+
+    @property
+    def verified(self) -> str | None:
+        """Who promised the digest that the bytes have, once all were read in order: "the caller", or a header's name."""
+        return None
 
     @property
     def stats(self) -> Stats:
@@ -363,6 +369,86 @@ class Reader(io.RawIOBase):
         return data if until is None else data[: data.find(until) + 1] or data
 
 
+class _Verifying(Reader):
+    """A reader that hashes what it hands out.
+
+    Args:
+        engine: that fetches its bytes.
+        feed: its record there.
+        settings: how it is read.
+        checksum: the digest that the object must have.
+
+    Raises:
+        IntegrityError: it is empty, and something else was promised.
+    """
+
+    def __init__(self, engine: Engine, feed: Feed, settings: Settings, checksum: str) -> None:
+        super().__init__(engine, feed, settings)
+        self._checksum = checksum
+        try:
+            self._handout = Handout(feed, checksum)
+        except BaseException:
+            self.close()
+            raise
+
+    def __reduce__(self) -> tuple[Callable[..., Reader], tuple[object, ...]]:
+        """Pickle the checksum, too: what is unpickled hashes anew, and so verifies only what it reads from first to last."""
+        reopen, arguments = super().__reduce__()
+        return reopen, (*arguments, self._checksum)
+
+    @property
+    def verified(self) -> str | None:
+        """Who promised the digest that the bytes have, once all were read in order."""
+        return self._handout.verified
+
+    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """Read as `Reader.read` does."""
+        self._check_open()
+        start, length = self._advance(-1 if size is None else operator.index(size))
+        try:
+            data = self._bytes(start, length)
+            self._hand_out(start, data)
+        except BaseException:
+            self._retreat(start, length)
+            raise
+        return data
+
+    def readline(self, size: SupportsIndex | None = -1, /) -> bytes:
+        """Read as `Reader.readline` does."""
+        start = self.seek(self.tell())  # this thread's own, whatever others do in between
+        line = super().readline(size)
+        try:
+            self._hand_out(start, line)
+        except BaseException:
+            self._retreat(start, len(line))
+            raise
+        return line
+
+    def __next__(self) -> bytes:
+        """Return the next line."""
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def _fill(self, start: int, view: memoryview) -> None:
+        """Fill the caller's buffer, as `readinto` wants it."""
+        super()._fill(start, view)
+        self._hand_out(start, view)
+
+    def _hand_out(self, start: int, data: bytes | memoryview) -> None:
+        """Hash what is about to be handed out.
+
+        Raises:
+            IntegrityError: it is the last, and all of it is wrong.
+        """
+        try:
+            self._handout.add(start, data)
+        except IntegrityError:
+            self._engine.clear()  # who opens it again is not to be given the same bytes
+            raise
+
+
 def _fresh(length: int) -> tuple[bytes, memoryview]:
     """Return new bytes, and a view to fill them by before anybody else has them; the view keeps them.
 
@@ -375,7 +461,7 @@ def _fresh(length: int) -> tuple[bytes, memoryview]:
     return data, memoryview(array).cast("B")[:length]
 
 
-def _reopen(url: Url, settings: Settings, version: Version, position: int) -> Reader:
+def _reopen(url: Url, settings: Settings, version: Version, position: int, checksum: str | None = None) -> Reader:
     """Open an object again, as it was when its reader was pickled.
 
     Raises:
@@ -383,9 +469,16 @@ def _reopen(url: Url, settings: Settings, version: Version, position: int) -> Re
         GetmError: it cannot be had.
     """
     engine = default(settings.concurrency)
-    reader = Reader(engine, engine.attach(open_source(url, settings, version), settings), settings)
+    source = open_source(url, settings)
+    source.expect(version)
+    reader = _reader(engine, engine.attach(source, settings), settings, checksum)
     reader.seek(position)
     return reader
+
+
+def _reader(engine: Engine, feed: Feed, settings: Settings, checksum: str | None) -> Reader:
+    """Return a new reader, one that verifies if there may be a checksum."""
+    return Reader(engine, feed, settings) if checksum is None else _Verifying(engine, feed, settings, checksum)
 
 
 @overload
@@ -394,6 +487,7 @@ def open(  # type: ignore[overload-overlap]  # 0 is an int, too
     mode: Literal["rb"] = "rb",
     *,
     buffering: Literal[0] = 0,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[Options],
 ) -> Reader: ...
@@ -403,6 +497,7 @@ def open(
     mode: Literal["rb"] = "rb",
     *,
     buffering: int,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[Options],
 ) -> io.BufferedReader[Reader]: ...
@@ -415,6 +510,7 @@ def open(
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[Options],
 ) -> io.TextIOWrapper: ...
@@ -426,6 +522,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[Options],
 ) -> Reader | io.BufferedReader[Reader] | io.TextIOWrapper:
@@ -441,6 +538,10 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
         encoding: of text, as in the builtin `open`.
         errors: likewise.
         newline: likewise.
+        checksum: the digest that the object must have, as `algorithm:digest`, or "auto" for what the server promises, if it
+            does. Bytes are hashed as they are read, as long as that is in order from the first to the last, which are not
+            handed out if it is another; `verified` says so. A read of the first begins anew; one elsewhere, or of several
+            threads at once, ends it with a warning. None to verify nothing.
         engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
         **options: how the object is read, see `getm.config.Settings`.
 
@@ -448,7 +549,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
         A `Reader`, an `io.BufferedReader` or an `io.TextIOWrapper`.
 
     Raises:
-        GetmError: the object cannot be had.
+        GetmError: the object cannot be had, or (`IntegrityError`) it is empty and another was promised.
         UsageError: a URL, mode or option cannot be used.
         TypeError: an option is unknown.
     """
@@ -458,8 +559,9 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError("encoding, errors and newline are for text: give mode 'r'")
     settings = config.settings(options)
+    integrity.choose(checksum, {})
     engine = chosen(engine, settings.concurrency)
-    reader = Reader(engine, engine.attach(open_source(url, settings), settings), settings)
+    reader = _reader(engine, engine.attach(open_source(url, settings), settings), settings, checksum)
     if not is_text and buffering == 0:
         return reader
     try:
@@ -518,6 +620,7 @@ class Info:
         etag: as sent, or None.
         last_modified: as sent, or None.
         ranges: whether it answers range requests; otherwise reading goes by way of a temporary file.
+        digests: which the server promises, in hexadecimal, by algorithm, the best first.
     """
 
     url: str
@@ -526,6 +629,7 @@ class Info:
     etag: str | None
     last_modified: str | None
     ranges: bool
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def info(url: Url, **options: Unpack[Options]) -> Info:
@@ -535,10 +639,25 @@ def info(url: Url, **options: Unpack[Options]) -> Info:
         GetmError: the object cannot be had.
         UsageError: a URL or option cannot be used.
     """
-    settings = config.settings(options)
+    return look(url, config.settings(options))
+
+
+def look(url: Url, settings: Settings) -> Info:
+    """Do what `info` does."""
     with closing(open_source(url, settings)) as source, closing(first(source, settings, 0, 1, spools=False)[0]) as body:
         answer = body.answer
     name = uri.disposition_name(answer.headers.get("content-disposition", "")) or uri.name(answer.url)
     version = answer.version
     size = version.size if version.size >= 0 else None
-    return Info(source.name, name, size, version.etag, version.last_modified, ranges=not answer.is_whole)
+    digests: dict[str, str] = {}
+    for promise in integrity.promised(answer.headers):
+        digests.setdefault(promise.algorithm, promise.text)
+    return Info(
+        url=source.name,
+        name=name,
+        size=size,
+        etag=version.etag,
+        last_modified=version.last_modified,
+        ranges=not answer.is_whole,
+        digests=digests,
+    )

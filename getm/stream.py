@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, SupportsIndex, Unpack
 
-from getm import config, uri
+from getm import config, integrity, uri
 from getm.config import MIB, CommonOptions, Url, check_count
 from getm.engine import Engine, Feed, Stats, chosen
+from getm.errors import IntegrityError
+from getm.handout import Handout
 from getm.sources import open_source
 
 if TYPE_CHECKING:
@@ -26,11 +28,16 @@ class Stream:
     Args:
         engine: that fetches its bytes.
         feed: its record there.
+        checksum: the digest that it must have, see `urlopen`.
+
+    Raises:
+        IntegrityError: it is empty, and something else was promised.
     """
 
-    def __init__(self, engine: Engine, feed: Feed) -> None:
+    def __init__(self, engine: Engine, feed: Feed, checksum: str | None = None) -> None:
         self._engine = engine
         self._feed = feed
+        self._handout = Handout(feed, checksum)
         self._position = 0
         self._is_closed = False
 
@@ -60,6 +67,11 @@ class Stream:
         return self._feed.stats
 
     @property
+    def verified(self) -> str | None:
+        """Who promised the digest that the bytes have, once all were handed out: "the caller", or a header's name."""
+        return self._handout.verified
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed."""
         return self._is_closed
@@ -75,7 +87,7 @@ class Stream:
         `release()` gives that back at once, letting go of it is as good. Parts that lie in one block are not copied.
 
         Raises:
-            GetmError: the bytes cannot be had; the position has not moved.
+            GetmError: the bytes cannot be had, or (`IntegrityError`) are not those promised; the position has not moved.
             ValueError: the stream is closed.
         """
         self._check_open()
@@ -83,14 +95,15 @@ class Stream:
         left = self.size - self._position
         length = left if length < 0 else min(length, left)
         view = self._engine.lease(self._feed, self._position, length) if length else memoryview(b"")
-        self._position += length
+        self._hand_out(view)
         return view
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill *buffer*, any writable contiguous one, less only at the end; return how many bytes were read.
 
         Raises:
-            GetmError: the bytes cannot be had; the position has not moved.
+            GetmError: the bytes cannot be had, or (`IntegrityError`) are not those promised; the position has not moved, and
+                what the buffer holds is undefined.
             ValueError: the stream is closed.
         """
         self._check_open()
@@ -104,7 +117,7 @@ class Stream:
         view = view.cast("B")[: self.size - self._position]
         if len(view):
             self._engine.readinto(self._feed, self._position, view)
-        self._position += len(view)
+        self._hand_out(view)
         return len(view)
 
     def close(self) -> None:
@@ -132,11 +145,26 @@ class Stream:
         if self._is_closed:
             raise ValueError("I/O operation on closed stream")
 
+    def _hand_out(self, view: memoryview) -> None:
+        """Hash what is about to be handed out, and move on.
+
+        Raises:
+            IntegrityError: it is the last, and all of it is wrong.
+        """
+        try:
+            self._handout.add(self._position, view)
+        except IntegrityError:
+            view.release()
+            self._engine.clear()  # who opens it again is not to be given the same bytes
+            raise
+        self._position += len(view)
+
 
 def urlopen(
     url: Url,
     *,
     concurrency: int | None = 1,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[CommonOptions],
 ) -> Stream:
@@ -146,6 +174,8 @@ def urlopen(
         url: http or https; or what returns one, called for each fresh one.
         concurrency: 1 for one background process and one request kept alive for the whole read; n for up to n range
             requests at once, each in a background process; None for the calling process alone.
+        checksum: the digest that the bytes must have, as `algorithm:digest`, or "auto" for what the server promises, if it
+            does; they are hashed as they are handed out, and the last are not if it is another. None to verify nothing.
         engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
         **options: how the object is read, see `getm.config.Settings`.
 
@@ -155,8 +185,14 @@ def urlopen(
         TypeError: an option is unknown.
     """
     settings = config.settings({"concurrency": concurrency, **options})
+    integrity.choose(checksum, {})
     engine = chosen(engine, concurrency)
-    return Stream(engine, engine.attach(open_source(url, settings), settings, forward=True))
+    feed = engine.attach(open_source(url, settings), settings, forward=True)
+    try:
+        return Stream(engine, feed, checksum)
+    except BaseException:
+        engine.detach(feed)
+        raise
 
 
 def iter_content(
@@ -164,6 +200,7 @@ def iter_content(
     chunk_size: int = MIB,
     *,
     concurrency: int | None = 1,
+    checksum: str | None = None,
     engine: Engine | None = None,
     **options: Unpack[CommonOptions],
 ) -> Iterator[memoryview]:
@@ -173,16 +210,18 @@ def iter_content(
         url: http or https; or what returns one, called for each fresh one.
         chunk_size: bytes of every part but the last; one that divides the block size (1 MiB) is never copied.
         concurrency: as in `urlopen`.
+        checksum: as in `urlopen`.
         engine: as in `urlopen`.
         **options: as in `urlopen`.
 
     Raises:
-        GetmError: the object cannot be had, at once; or its bytes, at the step concerned.
+        GetmError: the object cannot be had, at once; or its bytes, at the step concerned; `IntegrityError` in place of the
+            last part.
         UsageError: a URL or option cannot be used.
         TypeError: an option is unknown.
     """
     check_count("chunk_size", chunk_size, 1)
-    return _parts(urlopen(url, concurrency=concurrency, engine=engine, **options), chunk_size)
+    return _parts(urlopen(url, concurrency=concurrency, checksum=checksum, engine=engine, **options), chunk_size)
 
 
 def _parts(stream: Stream, chunk_size: int) -> Iterator[memoryview]:

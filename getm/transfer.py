@@ -1,22 +1,39 @@
-"""Copy one object to a file: beside it as `FILE.part` first, and in its place once it is complete."""
+"""Copy one object to a file: beside it as `FILE.part` first, and in its place once it is complete and verified."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import math
 import os
 import stat
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Unpack
 
-from getm import config, uri
-from getm.config import CommonOptions, Settings, Url
-from getm.engine import Engine, chosen
-from getm.errors import GetmError, SourceError, UsageError
-from getm.progress import Progress
-from getm.sources import Source, open_source
+from getm import config, integrity, uri
+from getm.config import MIB, CommonOptions, Settings, Url
+from getm.engine import Engine, Feed, Saving, chosen, first
+from getm.errors import BadStatus, IntegrityError, ObjectChanged, SourceError, UsageError
+from getm.integrity import Check, Promise
+from getm.part import Part, Record
+from getm.progress import Progress, watcher
+from getm.ranges import Range
+from getm.sources import UNTOLD, Source, open_source
+
+RUN_LEAST = 2 * MIB
+"""The engine makes no more requests at once than one for so many bytes; the rate that is allowed is theirs to share."""
+HASH_LENGTH = MIB
+"""Bytes that are read back and hashed at once."""
+HASH_MOST = 8 * MIB
+"""Bytes that are hashed before the workers are looked after again: 12 ms of MD5."""
+_OF_FILES = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOMEM)
+)
+"""What goes wrong with files: other errors that name none are not about them, but of what a caller's `refresh` does."""
 
 
 @dataclass(frozen=True)
@@ -27,70 +44,342 @@ class Copied:
         path: of the file.
         size: in bytes.
         seconds: from the first request to the file in its place.
+        resumed: bytes that an earlier run had brought.
+        digests: of the file as it is on the disk, in hexadecimal, by algorithm; empty if none was computed.
+        verified: who promised the digest that the file has: "the caller", or the name of the server's header; None if
+            nobody did.
+        is_skipped: whether nothing was copied, because the file was that object already.
     """
 
     path: str
     size: int
     seconds: float
+    resumed: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
+    verified: str | None = None
+    is_skipped: bool = False
 
 
-def copy(
+class Stopped(Exception):  # noqa: N818  # nothing went wrong
+    """A copy was stopped by another thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How a copy is made; the arguments of `copy` of these names say what each means."""
+
+    checksum: str | None = "auto"
+    require_checksum: bool = False
+    resume: bool = True
+    keep_time: bool = True
+    fsync: bool = False
+    limit_rate: float | None = None
+    skip: bool = False
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit_rate is not None and not self.limit_rate >= config.KIB:
+            raise UsageError(f"limit_rate must be at least {config.KIB} bytes a second, not {self.limit_rate}")
+        if self.checksum is not None:
+            integrity.choose(self.checksum, {})
+
+
+def copy(  # noqa: PLR0913  # options, each by its name
     url: Url,
     path: str | os.PathLike[str],
     *,
     concurrency: int | None = 8,
-    progress: bool = False,
+    checksum: str | None = "auto",
+    require_checksum: bool = False,
+    resume: bool = True,
+    keep_time: bool = True,
+    fsync: bool = False,
+    limit_rate: float | None = None,
+    skip: bool = False,
+    size: int | None = None,
+    progress: bool | Callable[[int, int], None] = False,
     engine: Engine | None = None,
     **options: Unpack[CommonOptions],
 ) -> Copied:
-    """Copy the object behind a URL to a file.
+    """Copy the object behind a URL to a file, and verify it.
 
-    Workers write their ranges straight into `PATH.part`; when all are there, it takes the place of *path*, and the mode
-    of a file that was there. Until then that file stays as it is. A link is followed. When anything fails, `PATH.part` is
-    removed.
+    Workers write their ranges straight into `PATH.part`; when all are there and the file has the digest that was promised,
+    it takes the place of *path*, and the mode of a file that was there. Until then that file stays as it is. A link is
+    followed. What an interrupted copy has brought stays, with a record `PATH.part.json`, and the next one goes on with it,
+    if the object is the same then.
 
     Args:
         url: http or https; or what returns one, called for each fresh one.
         path: of the file; its folder must be there.
         concurrency: range requests at once, each in a background process; None for the calling process alone.
-        progress: whether to draw a bar on standard error.
+        checksum: the digest that the file must have, as `algorithm:digest`, in hexadecimal or base64; "auto" for what the
+            server promises, if it does; None to verify nothing. Algorithms: md5, sha1, sha256, sha512, crc32, crc32c,
+            crc64nvme, s3-etag.
+        require_checksum: whether it is an error if nobody promises a digest.
+        resume: whether to go on with what an interrupted copy has brought, and to leave that behind.
+        keep_time: whether the file gets the server's Last-Modified as its time.
+        fsync: whether the file must be on the disk, not only written, before this returns.
+        limit_rate: bytes a second at most; None for as many as come.
+        skip: whether to leave a file alone that is the object already: by the digest that was promised, else by its size
+            and time.
+        size: bytes that the object must have; None for as many as it has.
+        progress: True to draw a bar on standard error, or in a notebook; or what is called with the bytes that are there
+            and those of the whole object, whenever more have come.
         engine: whose workers do it; None for those that all readers of this process share.
         **options: how the object is read, see `getm.config.Settings`.
 
     Returns:
-        Where it is, how long it is and how long it took.
+        Where it is, how long it is, how long it took, and what was verified.
 
     Raises:
+        IntegrityError: the bytes are not those that were promised, twice; nothing is left of them.
         GetmError: the object cannot be had.
         OSError: the file cannot be written; its `filename` says which.
         UsageError: a URL or option cannot be used.
         TypeError: an option is unknown.
     """
-    began = time.monotonic()
     settings = config.settings({"concurrency": concurrency, **options})
-    target, mode = _target(os.fspath(path))
-    source = open_source(url, settings)
-    part = target + ".part"
-    try:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "no such folder", os.path.dirname(target)) from None
-    try:
-        _lock(descriptor, part)
+    terms = Terms(
+        checksum=checksum,
+        require_checksum=require_checksum,
+        resume=resume,
+        keep_time=keep_time,
+        fsync=fsync,
+        limit_rate=limit_rate,
+        skip=skip,
+        size=size,
+    )
+    name = os.fspath(path)
+    return Copy(
+        url, name, settings, terms, chosen(engine, concurrency), watcher(progress, uri.printable(os.path.basename(name)))
+    ).run()
+
+
+class Copy:
+    """One copy under way.
+
+    Args:
+        url: of the object.
+        path: of the file.
+        settings: how the object is read.
+        terms: how it is copied.
+        engine: whose workers do it.
+        progress: is told what comes.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # its parts
+        self, url: Url, path: str, settings: Settings, terms: Terms, engine: Engine, progress: Progress
+    ) -> None:
+        self._url = url
+        self._path = path
+        self._settings = settings
+        self._terms = terms
+        self._engine = engine
+        self._progress = progress
+        self._feed: Feed | None = None  # set while bytes come
+        self._is_stopped = False
+
+    def run(self) -> Copied:
+        """Do it; see `copy`."""
+        began = time.monotonic()
         try:
-            size = _fill(chosen(engine, concurrency), source, settings, descriptor, show=progress)
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            os.replace(part, target)
+            target, mode = _target(self._path)
+            if self._terms.skip and mode is not None:
+                there = self._find(target)
+                if there is not None:
+                    return there
+            with Part(target, mode) as part:
+                copied = self._bring(part)
+        finally:
+            self._progress.close()
+        return replace(copied, seconds=time.monotonic() - began)
+
+    def stop(self) -> None:
+        """Have `run`, in another thread, end with an error soon; what it has brought stays."""
+        self._is_stopped = True
+        feed = self._feed
+        if feed is not None:
+            self._engine.detach(feed)
+
+    def _find(self, target: str) -> Copied | None:
+        """Return what is at the target, if that is the object; the server is asked, unless the caller gave a digest."""
+        began = time.monotonic()
+        with open(target, "rb") as file:
+            status = os.fstat(file.fileno())
+            promise = integrity.choose(self._terms.checksum, {}) if self._terms.checksum != "auto" else None
+            if promise is None:
+                source = open_source(self._url, self._settings)
+                with closing(source), closing(first(source, self._settings, 0, 1, spools=False)[0]) as body:
+                    size, headers = body.answer.version.size, body.answer.headers
+                if size != status.st_size:
+                    return None
+                promise = integrity.choose(self._terms.checksum, headers)
+            if promise is None:  # then as `rsync` does: size and time, which a copy sets when it is whole
+                is_there = not self._terms.require_checksum and _modified(headers) == status.st_mtime
+            else:
+                is_there = self._has(file.fileno(), promise, status.st_size)
+            if not is_there:
+                return None
+        return _verified(Copied(self._path, status.st_size, time.monotonic() - began, is_skipped=True), promise)
+
+    def _bring(self, part: Part) -> Copied:
+        """Copy the object, once more if its bytes are wrong; leave behind what another run can go on with, or nothing."""
+        try:
+            try:
+                return self._try(part)
+            except IntegrityError as error:
+                if not error.actual:
+                    raise
+            return self._try(part, is_anew=True)
         except BaseException as error:
-            with suppress(FileNotFoundError):
-                os.unlink(part)
-            if isinstance(error, OSError) and not isinstance(error, GetmError) and error.errno and error.filename is None:
-                raise OSError(error.errno, os.strerror(error.errno), part) from error
+            if isinstance(error, IntegrityError | ObjectChanged) or not part.is_recorded:
+                part.discard()
+            if isinstance(error, Exception) and self._is_stopped:
+                raise Stopped from None
+            if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is None:
+                raise OSError(error.errno, os.strerror(error.errno), part.path) from error
             raise
-    finally:
-        os.close(descriptor)
-    return Copied(os.fspath(path), size, time.monotonic() - began)
+
+    def _try(self, part: Part, *, is_anew: bool = False) -> Copied:
+        """Copy the object, from its first byte on if it is to come *anew*."""
+        feed = None
+        try:
+            source, feed, resumed = self._attach(part, is_anew=is_anew)
+            promise = self._fill(part, source, feed)
+            modified = _modified(source.headers) if self._terms.keep_time else None
+            part.publish(modified=modified, is_durable=self._terms.fsync)
+        except BaseException as error:
+            is_void = isinstance(error, IntegrityError | ObjectChanged)
+            if self._terms.resume and not is_void and feed is not None and feed.saving is not None:
+                part.note(source.name, source.identity, feed.version, feed.saving.missing, is_last=True)
+            raise
+        finally:
+            self._detach()
+        return _verified(Copied(self._path, feed.size, 0.0, resumed), promise)
+
+    def _attach(self, part: Part, *, is_anew: bool) -> tuple[Source, Feed, int]:
+        """Send the first request, for what is missing; return also how many bytes are there already."""
+        source = open_source(self._url, self._settings, part.path)
+        record = part.read(source.identity) if self._terms.resume and not is_anew else None
+        if record is not None:
+            feed = self._go_on(source, part, record)
+            if feed is not None:
+                return source, feed, feed.size - sum(stop - start for start, stop in record.missing)
+            source = open_source(self._url, self._settings, part.path)
+        part.clear()
+        return source, self._begin(source, part, [(0, UNTOLD)]), 0
+
+    def _go_on(self, source: Source, part: Part, record: Record) -> Feed | None:
+        """Send the first request for what is missing of a recorded version; return None if there is another by now."""
+        source.expect(record.version)
+        try:
+            feed = self._begin(source, part, record.missing)
+        except ObjectChanged:
+            return None
+        except BadStatus as error:
+            if error.status == 416:  # as of S3, whose answer does not tell that the object is shorter now
+                return None
+            raise
+        if feed.version.validator == record.version.validator:
+            return feed
+        self._detach()  # that it is the same nobody says any more
+        return None
+
+    def _begin(self, source: Source, part: Part, missing: list[Range]) -> Feed:
+        """Send the first request for what is missing, and settle how fast each of them may be."""
+        most = self._settings.concurrency or 1
+        limit = self._terms.limit_rate or math.inf
+        saving = Saving(part.descriptor, missing, limit / most)
+        self._feed = self._engine.attach(source, self._settings, forward=True, saving=saving)
+        left = sum(stop - start for start, stop in saving.missing)
+        requests = 1 if left <= self._settings.block_size else len(saving.missing) + -(-left // RUN_LEAST)
+        saving.pace = limit / min(most, requests)  # a few bytes have fewer of them
+        return self._feed
+
+    def _detach(self) -> None:
+        if self._feed is not None:
+            self._engine.detach(self._feed)
+        self._feed = None
+
+    def _check(self, source: Source, size: int) -> Check | None:
+        """Return what verifies the file, if anybody promises anything that can be told."""
+        if self._terms.size not in (None, size):
+            text = f"{source.name}: {self._terms.size} bytes were promised, the object has {size}"
+            raise IntegrityError(text, algorithm="size", expected=str(self._terms.size))
+        promise = integrity.choose(self._terms.checksum, source.headers)
+        if promise is None and self._terms.require_checksum:
+            raise IntegrityError(f"{source.name}: the server promises no digest, and none was given")
+        check = None if promise is None else Check(promise, size)
+        return None if check is not None and check.is_hopeless and not self._terms.require_checksum else check
+
+    def _fill(self, part: Part, source: Source, feed: Feed) -> Promise | None:
+        """Fill the file with what is missing of the object, hash it behind that, and return what it is verified by."""
+        saving, size = feed.saving, feed.size
+        assert saving is not None
+        check = self._check(source, size)
+        part.reserve(size)
+        for missing in self._engine.save(feed):
+            self._progress.to(size - missing, size)
+            if check is not None:
+                front = saving.missing[0][0] if saving.missing else size
+                self._hash(part.descriptor, check, min(front, check.count + HASH_MOST))
+            if self._terms.resume:
+                part.note(source.name, source.identity, feed.version, saving.missing)
+            if self._is_stopped:
+                raise Stopped
+        if check is not None:
+            self._hash(part.descriptor, check, size)
+        there = os.fstat(part.descriptor).st_size
+        if there != size:
+            raise SourceError(f"{source.name}: {size} bytes were promised, the file has {there}", url=source.name)
+        return None if check is None else self._kept(source, check)
+
+    def _kept(self, source: Source, check: Check) -> Promise | None:
+        """Return the promise that the bytes keep; None if it cannot be told."""
+        try:
+            if check.finish():
+                return check.promise
+        except IntegrityError as error:
+            facts = {"algorithm": error.algorithm, "expected": error.expected, "actual": error.actual}
+            raise IntegrityError(f"{source.name}: {error.message}", **facts) from None
+        if self._terms.require_checksum:
+            raise IntegrityError(f"{source.name}: its ETag tells a digest only to who knows how long its parts were")
+        return None
+
+    def _hash(self, descriptor: int, check: Check, stop: int) -> None:
+        """Go on hashing a file as far as *stop*."""
+        buffer = memoryview(bytearray(min(HASH_LENGTH, max(0, stop - check.count))))
+        while check.count < stop:
+            if self._is_stopped:
+                raise Stopped
+            count = os.preadv(descriptor, [buffer[: stop - check.count]], check.count)
+            if not count:
+                raise SourceError("the file was cut while it was written")
+            check.update(buffer[:count])
+
+    def _has(self, descriptor: int, promise: Promise, size: int) -> bool:
+        """Say whether a file has a digest."""
+        check = Check(promise, size)
+        try:
+            self._hash(descriptor, check, size)
+            return check.finish()
+        except IntegrityError:
+            return False
+
+
+def _verified(copied: Copied, promise: Promise | None) -> Copied:
+    if promise is None:
+        return copied
+    return replace(copied, digests={promise.algorithm: promise.text}, verified=promise.origin)
+
+
+def _modified(headers: Mapping[str, str]) -> float | None:
+    """Return the object's Last-Modified in seconds since the epoch, if the server tells it."""
+    try:
+        when = parsedate_to_datetime(headers.get("last-modified", ""))
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, LookupError):
+        return None
 
 
 def _target(path: str) -> tuple[str, int | None]:
@@ -111,32 +400,4 @@ def _target(path: str) -> tuple[str, int | None]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
-    return target, stat.S_IMODE(mode)
-
-
-def _fill(engine: Engine, source: Source, settings: Settings, descriptor: int, *, show: bool) -> int:
-    """Fill the file behind *descriptor* with the object, and return its size."""
-    feed = engine.attach(source, settings, forward=True, descriptor=descriptor)
-    try:
-        os.ftruncate(descriptor, 0)
-        with Progress(feed.size, uri.name(source.name), show=show) as progress:
-            for missing in engine.save(feed):
-                progress.add(feed.size - missing - progress.count)
-        size = os.fstat(descriptor).st_size
-    finally:
-        engine.detach(feed)
-    if size != feed.size:
-        raise SourceError(f"{source.name}: {feed.size} bytes were promised, the file has {size}", url=source.name)
-    return size
-
-
-def _lock(descriptor: int, part: str) -> None:
-    """Keep others from writing the same file.
-
-    Raises:
-        OSError: somebody is writing it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError(errno.EBUSY, "another copy is writing this file", part) from None
+    return target, mode & 0o777  # bits beyond would give the bytes of a server the rights of whoever copies them

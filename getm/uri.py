@@ -17,7 +17,8 @@ _USER_INFO = re.compile(r"(^/{0,2}|:/{1,2})[^/]*@")
 _NOT_A_HOST = re.compile(r"(?:^|(?<=:))//(?!(?:\[[^]/]*\]|[^:/]*)(?::\d*)?(?:/|$)).*", re.ASCII | re.DOTALL)
 _NEVER_IN_A_URL = re.compile(r"^\s|[\x00-\x1f\x7f\ud800-\udfff]|\s$")
 # By the parameters that only a signed URL has: those that sign. What else such a URL says, as `response-content-type`,
-# may change the answer. Sources: AWS SigV4 and SigV2 query strings, Google V4 and V2 signed URLs, Azure SAS tokens.
+# may change the answer. Sources: AWS SigV4 and SigV2 query strings, Google V4 and V2 signed URLs, CloudFront signed URLs,
+# Azure SAS tokens.
 _SIGNATURES = tuple(
     (frozenset(proof.split()), frozenset(f"{proof} {others}".split()))
     for proof, others in (
@@ -28,6 +29,7 @@ _SIGNATURES = tuple(
         ("x-goog-signature", "x-goog-algorithm x-goog-credential x-goog-date x-goog-expires x-goog-signedheaders"),
         ("signature expires awsaccesskeyid", "x-amz-security-token"),
         ("signature expires googleaccessid", ""),
+        ("signature key-pair-id", "expires policy hash-algorithm"),
         ("sig se sv", "st sp sr spr sip si skoid sktid skt ske sks skv"),
     )
 )

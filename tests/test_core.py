@@ -210,7 +210,7 @@ class World:
         clock = SimpleNamespace(monotonic=lambda: self.now)
         self.patch.setattr(core, "time", clock)
         self.patch.setattr(inline, "time", clock)
-        self.patch.setattr(core, "Pool", lambda _, most: Processes(most, self))
+        self.patch.setattr(core, "Pool", lambda _, most, **__: Processes(most, self))
         self.patch.setattr(Budget, "slots", property(lambda budget: budget.memory // budget.block_size))
         self.core = Core(Budget(memory=slots * slot_size, processes=processes, block_size=slot_size))
         self.pool = self.core.pool or Processes(0, self)

@@ -25,9 +25,13 @@ LAYERS = [
     "engine.memory engine.inline",
     "engine.core",
     "engine",
-    "reader stream progress",
+    "handout",
+    "reader stream progress part",
     "transfer manifest",
+    "batch",
+    "report",
     "getm",  # getm/__init__.py: the public names
+    "options",
     "cli",
     "__main__",
 ]
@@ -35,6 +39,7 @@ LAYERS = [
 # What a module may import of its own layer.
 SIDEWAYS = {
     "config": {"ranges"},
+    "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
     "sources.http": {"sources.answer", "sources.connection", "sources.spool"},
     "sources": {"sources.http"},
@@ -46,9 +51,9 @@ APART = {
 }
 
 THIRD_PARTY = {
+    "awscrt": "integrity",
     "cachetools": "engine.blocks",
-    "click": "cli",
-    "google_crc32c": "integrity",
+    "click": "cli options",
     "requests": "sources.connection sources.http",
     "tqdm": "progress",
     "urllib3": "sources.connection sources.http",

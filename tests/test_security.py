@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -584,16 +585,35 @@ def chunk(data):
 
 
 class TestHostileBodies:
-    @pytest.mark.parametrize("door", ["open", "urlopen", "read", "iter_content", "copy"])
-    @pytest.mark.parametrize("lines", [(), ("Transfer-Encoding: chunked",), (f"Content-Length: {10**12}",)], ids=str)
-    def test_without_an_end_are_received_as_far_as_allowed(self, tmp_path, door, lines):
+    ENDLESS = pytest.mark.parametrize(
+        "lines", [(), ("Transfer-Encoding: chunked",), (f"Content-Length: {10**14}",)], ids=str
+    )
+
+    @pytest.mark.parametrize("door", ["open", "urlopen", "read", "iter_content"])
+    @ENDLESS
+    def test_without_an_end_are_received_as_far_as_allowed(self, door, lines):
         piece = b"x" * 10_000
         piece = chunk(piece) if "chunked" in str(lines) else piece
         with RawServer(endless(piece, head("HTTP/1.1 200 OK", *lines))) as server:
-            arguments = (tmp_path / "a.bin",) if door == "copy" else ()
             with pytest.raises(getm.RangeNotSupported, match="spool=100000"):
-                getattr(getm, door)(server.url + "/a", *arguments, spool=100_000)
+                getattr(getm, door)(server.url + "/a", spool=100_000)
             assert server.sent < 32 * MIB
+
+    @ENDLESS
+    def test_without_an_end_are_copied_as_far_as_there_is_room(self, tmp_path, monkeypatch, lines):
+        piece = b"x" * 10_000
+        piece = chunk(piece) if "chunked" in str(lines) else piece
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with RawServer(endless(piece, head("HTTP/1.1 200 OK", *lines))) as server:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, most[1]))
+            try:
+                with pytest.raises(OSError, match=r"File too large|No space left") as caught:
+                    getm.copy(server.url + "/a", tmp_path / "a.bin")
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, most)
+            assert str(tmp_path / "a.bin.part") == caught.value.filename
+            assert server.sent < 32 * MIB
+            del caught  # its traceback holds what was open
         assert [] == os.listdir(tmp_path)
 
     @EVERY

@@ -49,6 +49,12 @@ REPORT = """
 """
 
 
+FORKING = """
+    import getm.engine
+    getm.engine._defaults[True] = getm.Engine(forks=True)
+"""
+FORKS = pytest.mark.parametrize("setting", ["", FORKING], ids=["interpreter", "fork"])
+
 WAYS = {
     "os._exit": "os._exit(0)",
     "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
@@ -239,21 +245,23 @@ class TestEnd:
         report(*processes())
     """
 
+    @FORKS
     @pytest.mark.parametrize("way", WAYS)
-    def test_of_idle_workers(self, server, way):
+    def test_of_idle_workers(self, server, way, setting):
         url = server.put("/a.bin", 3 * BLOCK)
-        with running(script(REPORT, self.READING, "sys.stdin.readline()", WAYS[way]), url) as process:
+        with running(script(setting, REPORT, self.READING, "sys.stdin.readline()", WAYS[way]), url) as process:
             pids = reported(process)
             assert len(pids) >= 2
             assert all(map(is_running, pids))
             print(file=process.stdin, flush=True)
             await_end(pids)
 
+    @FORKS
     @pytest.mark.parametrize("way", WAYS)
-    def test_of_workers_in_the_middle_of_a_body(self, server, way):
+    def test_of_workers_in_the_middle_of_a_body(self, server, way, setting):
         url = server.put("/a.bin", 64 * BLOCK)
         server.fail(Fault(stall=300_000), when=lambda request: request.start >= 3 * BLOCK, times=None)
-        with running(script(REPORT, self.READING, "sys.stdin.readline()", WAYS[way]), url) as process:
+        with running(script(setting, REPORT, self.READING, "sys.stdin.readline()", WAYS[way]), url) as process:
             pids = reported(process)
             server.wait_for(lambda log: any(request.sent == 300_000 for request in log))
             print(file=process.stdin, flush=True)
@@ -437,6 +445,68 @@ class TestDeath:
             assert ramp(2 * BLOCK, SIZE) == file.read()
             default(8).clear()
             assert ramp(0, SIZE) == file.read_at(0, SIZE)
+
+
+class TestForked:
+    """Workers that are copies of the caller, which has allowed it."""
+
+    READING = """
+        secret = open("/dev/null", "rb")
+        os.set_inheritable(secret.fileno(), True)
+        file = getm.open(url, concurrency=2)
+        assert len(file.read(2 << 20)) == 2 << 20
+        while None in processes():
+            pass
+        report(secret.fileno(), *processes())
+    """
+
+    def test_are_none_of_its_files_and_not_of_its_session(self, server, url, digest):
+        rest = "sys.stdin.readline(); file.seek(0); report(hashlib.sha256(file.read()).hexdigest())"
+        with running(script(FORKING, REPORT, self.READING, rest), url) as process:
+            _, launcher, *workers = reported(process)
+            for pid in (launcher, *workers):
+                assert launcher == os.getsid(pid) != os.getsid(process.pid)
+                assert b"getm: background" == Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
+                os.kill(pid, signal.SIGINT)
+                open_ = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+                known = ("/memfd:", "anon_inode:", "socket:", "pipe:")
+                assert ["/dev/null"] * open_.count("/dev/null") == [each for each in open_ if not each.startswith(known)]
+                assert 4 >= open_.count("/dev/null")
+            print(file=process.stdin, flush=True)
+            assert [digest] == reported(process)
+
+    def test_are_started_anew_when_the_launcher_dies(self, server, url, digest):
+        killing = """
+            for pid in processes():
+                os.kill(pid, signal.SIGKILL)
+            default(8).clear()
+            file.seek(0)
+            report(hashlib.sha256(file.read()).hexdigest(), *processes())
+        """
+        with running(script(FORKING, REPORT, self.READING, killing), url) as process:
+            _, before, *_ = reported(process)
+            found, after, *_ = reported(process)
+            assert digest == found
+            assert before != after
+
+    def test_are_none_of_a_caller_with_threads(self, server, url):
+        threads = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+        with running(script(FORKING, REPORT, threads, self.READING), url) as process:
+            _, launcher, *_ = reported(process)
+            assert b"getm.engine.worker" in Path(f"/proc/{launcher}/cmdline").read_bytes()
+
+    def test_forks_of_the_caller_are_told_to_engines_as_ever(self, server, url, digest):
+        forking = """
+            child = os.fork()
+            file.seek(0)
+            found = hashlib.sha256(file.read()).hexdigest()
+            if child == 0:
+                os._exit(found != sys.argv[2])
+            report(found, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+        with running(script(FORKING, REPORT, self.READING, forking), url, digest) as process:
+            reported(process)
+            assert [digest, 0] == reported(process)
 
 
 class TestHearing:

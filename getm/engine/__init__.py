@@ -35,17 +35,18 @@ from dataclasses import replace
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings
+from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings, paced_length
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Stats
 from getm.engine.inline import first, first_bytes, receive
 from getm.engine.memory import Window
 from getm.engine.planner import Planner
+from getm.engine.pool import Clone
 from getm.errors import TransferTimeout, UsageError
 from getm.retry import Failure, Trouble
 from getm.sources.base import Source
 
-__all__ = ["Engine", "Feed", "Stats", "Window", "chosen", "close_default", "default", "first", "first_bytes"]
+__all__ = ["Engine", "Feed", "Saving", "Stats", "Window", "chosen", "close_default", "default", "first", "first_bytes"]
 
 _CLOSED = "I/O operation on closed file"
 WAIT_MOST = 1.0
@@ -71,13 +72,17 @@ class Engine:
         memory: bytes of blocks for all open objects together; at most a quarter of the control group's limit is used.
         processes: background processes at most; 0 does everything in the calling process, over private memory.
         block_size: bytes of a slot, the longest block that a reader may ask for.
+        forks: whether background processes may be forked from this one, as long as it has a single thread. That saves
+            100 ms, and is for programs that know all their modules; others are not to be copied.
 
     Raises:
         UsageError: a value out of range.
     """
 
-    def __init__(self, memory: int = MEMORY, processes: int = PROCESSES, *, block_size: int = BLOCK_SIZE) -> None:
-        self._budget = Budget(memory=memory, processes=processes, block_size=block_size)
+    def __init__(
+        self, memory: int = MEMORY, processes: int = PROCESSES, *, block_size: int = BLOCK_SIZE, forks: bool = False
+    ) -> None:
+        self._budget = Budget(memory=memory, processes=processes, block_size=block_size, forks=forks)
         self._feeds: list[Feed] = []  # all open readers, whether registered with the core or not; under the lock
         self._leaving: deque[Feed] = deque()  # readers to be given up; appended to by anyone, finalizers too
         self._past = Stats()  # of the readers that were given up; under the lock
@@ -117,14 +122,14 @@ class Engine:
         with self._lock:
             self._drop()
 
-    def attach(self, source: Source, settings: Settings, *, forward: bool = False, descriptor: int | None = None) -> Feed:
+    def attach(self, source: Source, settings: Settings, *, forward: bool = False, saving: Saving | None = None) -> Feed:
         """Send the first request of an object, and return the record of a new reader of it.
 
         Args:
             source: of the object; nothing was sent by it yet.
             settings: how it is read.
             forward: whether the reader will read on to the end.
-            descriptor: of a file that `save` is to fill; such a reader is used for nothing else.
+            saving: which file `save` is to fill; such a reader is used for nothing else.
 
         Raises:
             GetmError: the object cannot be had.
@@ -137,7 +142,11 @@ class Engine:
             )
         if source.is_local and settings.concurrency is not None:
             warnings.warn("the session or auth wants to see answers: reading is done in this process", stacklevel=4)
-        body, seconds = first(source, settings, 0, settings.block_size)
+        start, stop = 0, settings.block_size
+        if saving is not None:  # of a file that is whole a byte tells whether it is still that of the object
+            start, stop = saving.missing[0] if saving.missing else (0, 1)
+            stop = min(stop, start + settings.block_size)
+        body, seconds = first(source, settings, start, stop)
         if source.is_local:
             settings = replace(settings, concurrency=None)
         version = body.answer.version
@@ -151,15 +160,16 @@ class Engine:
             epoch=-1,
             host="{0.scheme}://{0.netloc}".format(urlsplit(body.answer.url)),
         )
-        if descriptor is not None:
-            feed.saving = Saving(descriptor, [(0, version.size)] if version.size else [])
+        if saving is not None:
+            saving.missing = [(start, min(stop, version.size)) for start, stop in saving.missing if start < version.size]
+            feed.saving = saving
         feed.planner.observe(seconds, None)
         feed.stats.requests = 1
 
         def admit(_core: Core) -> None:
             self._feeds.append(feed)
-            if version.size:
-                feed.inlines.append(Inline(0, body.answer.stop, body))
+            if body.answer.start < body.answer.stop:
+                feed.inlines.append(Inline(body.answer.start, body.answer.stop, body))
 
         try:
             self._turn(feed, admit)
@@ -252,6 +262,8 @@ class Engine:
                 missing = sum(stop - start for start, stop in saving.missing)
                 yield missing
                 then = None if outside is None else outside()
+            if then is not None:  # another thread has set the error while this one was outside
+                self._turn(feed, then)
         except BaseException:
             self._quit(feed, saving)
             raise
@@ -308,9 +320,9 @@ class Engine:
         for inline in feed.inlines:
             inline.give_up()
         feed.inlines.clear()
-        for demand in feed.demands:
-            if not demand.is_done:
-                demand.error = ValueError(_CLOSED)
+        for waiter in (*feed.demands, *(() if feed.saving is None else (feed.saving,))):
+            if not waiter.is_done:
+                waiter.error = ValueError(_CLOSED)
         self._open_gate()
         core = self._core
         if core is not None and feed.epoch == self._epoch:
@@ -582,13 +594,18 @@ class Engine:
             feed.inlines.append(Inline(*gaps[0]))
         inline = feed.inlines[0]
         inline.owner = saving
-        buffer = memoryview(bytearray(min(SAVE_BUFFER, inline.stop - inline.position)))
+        length = min(SAVE_BUFFER, inline.stop - inline.position, paced_length(saving.pace))
+        buffer = memoryview(bytearray(length))
 
         def outside() -> Then:
+            began = time.monotonic()
             count, failure = receive(feed, inline, buffer)
             written = 0
             while written < count:
                 written += os.pwrite(saving.descriptor, buffer[written:count], inline.position + written)
+            early = began + count / saving.pace - time.monotonic()
+            if early > 0:
+                time.sleep(early)
             return functools.partial(saved, count, failure)
 
         def saved(count: int, failure: Failure | None, now: Core) -> None:
@@ -670,6 +687,8 @@ def _close_all() -> None:
 
 
 def _before_fork() -> None:
+    if Clone.is_beginning:
+        return
     for engine in sorted(_engines, key=id):  # in one order, should two threads fork
         _forking.append(engine)
         engine.before_fork()
@@ -681,6 +700,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    if Clone.is_beginning:
+        return
     _forking.clear()
     for engine in list(_engines):  # also one that another thread has made meanwhile
         engine.after_fork_in_child()

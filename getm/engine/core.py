@@ -128,8 +128,9 @@ class Core:
             for position in range(start, stop, length):
                 want = Want(position, min(stop, position + length), is_demand=True, run=length)
                 attempt = feed.attempts.get(position)
-                is_paused = attempt is not None and attempt.not_before > time.monotonic()
-                worker = None if is_paused else self._free_worker(feed, want)
+                if attempt is not None and attempt.not_before > time.monotonic():
+                    continue  # others need not wait for it
+                worker = self._free_worker(feed, want)
                 if worker is None:
                     return
                 self._send_run(worker, feed, (want.start, want.stop), 0)
@@ -370,17 +371,19 @@ class Core:
         self._number += 1
         now = time.monotonic()
         run = Run(self._number, feed, worker, start, stop, start, start, start, now, now, feed.source.generation)
-        descriptor = None if feed.saving is None else feed.saving.descriptor
-        segments = self._places(run, upto) if descriptor is None else ()
-        if not segments and descriptor is None:
+        saving = feed.saving
+        segments = self._places(run, upto) if saving is None else ()
+        if not segments and saving is None:
             return False
         worker.run, worker.host = run.number, feed.host
         self._runs[run.number] = run
         feed.runs.append(run)
         feed.object.runs.append(run)
         feed.stats.requests += 1
-        fetch = Fetch(run.number, request, segments, to_file=descriptor is not None)
-        self.pool.send(worker, fetch, descriptor)
+        if saving is None:
+            self.pool.send(worker, Fetch(run.number, request, segments))
+        else:
+            self.pool.send(worker, Fetch(run.number, request, to_file=True, pace=saving.pace), saving.descriptor)
         return True
 
     def _refuse(self, feed: Feed, error: Exception) -> None:
@@ -501,7 +504,7 @@ class Core:
         if isinstance(message, Ended):
             failure = message.failure
             if failure is None and run.position == run.start and not run.is_cancelled:
-                failure = Failure(Trouble.CUT, "the server sent nothing")
+                failure = Failure(Trouble.CUT, "the server sent next to nothing")
             self._end(run, failure)
 
     def _death(self, worker: Worker) -> Failure | None:
@@ -591,11 +594,12 @@ def _equip(budget: Budget) -> tuple[Memory, Pool | None]:
     try:
         memory = Memory(budget)
         try:
-            return memory, Pool(memory.arena.descriptor, budget.processes)
+            return memory, Pool(memory.arena.descriptor, budget.processes, forks=budget.forks)
         except BaseException:
             memory.close()
             raise
     except OSError as error:
-        _log.warning("no background processes (no memory to share: %s): reading goes on in this one", error)
+        # The text, not the error: who keeps the record would keep all that its traceback holds.
+        _log.warning("no background processes (no memory to share: %s): reading goes on in this one", str(error))
     least = max(4 * budget.block_size, min(budget.memory, LOCAL_MEMORY))
     return Memory(replace(budget, processes=0, memory=least)), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -80,10 +81,11 @@ class Demand:
 
 @dataclass(eq=False)
 class Saving:
-    """A copy under way: *missing* are the ranges that are not in the file yet."""
+    """A copy under way: *missing* are the ranges that are not in the file yet, in order."""
 
     descriptor: int
     missing: list[Range]
+    pace: float = math.inf  # bytes a second, at most, of each of its requests
     error: BaseException | None = None
     progress: float = 0.0  # when bytes of it came
 

@@ -6,6 +6,7 @@ from it. Offsets are absolute in the object, addresses are bytes from the start 
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import dataclass
 
@@ -40,12 +41,14 @@ class Fetch:
         request: ready to be sent.
         segments: the first grant.
         to_file: whether the bytes go to the descriptor that came with this packet, at their own offsets, without grants.
+        pace: bytes a second, at most, that go to a file.
     """
 
     run: int
     request: Request
     segments: tuple[Segment, ...] = ()
     to_file: bool = False
+    pace: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Worker processes as the calling process sees them: start, assign, collect, notice death.
 
-One launcher is started as a plain interpreter with inherited descriptors; it forks the workers. Each worker has a channel
+One launcher is started as a plain interpreter with inherited descriptors, or forked from this process where that is allowed;
+it forks the workers. Each worker has a channel
 of its own, a pair of packet sockets whose far end goes to the launcher as a descriptor, so that the end of the channel is
 the end of that worker. Nothing here waits for a worker to come up: what is sent before lies in the socket.
 """
@@ -9,16 +10,22 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import fcntl
+import importlib
+import itertools
 import logging
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from getm.engine.messages import PACKET_MOST, Bye, FromWorker, Hello, ToWorker, decode_from_worker, encode
 
@@ -35,6 +42,7 @@ from getm.engine.worker import launch
 launch(channel, int(sys.argv[2]), int(sys.argv[3]))
 """
 """What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms."""
+_TITLE = b"getm: background"
 CLOSE_SECONDS = 2.0
 LAUNCHES_MOST = 3
 """Launchers started in a row none of whose workers came up; then it is given up."""
@@ -59,13 +67,15 @@ class Pool:
     Args:
         arena: descriptor of the shared memory.
         most: how many workers at most.
+        forks: whether they may be forked from this process, as long as it has one thread.
     """
 
-    def __init__(self, arena: int, most: int) -> None:
+    def __init__(self, arena: int, most: int, *, forks: bool = False) -> None:
         self.most = most
+        self._forks = forks
         self.workers: dict[int, Worker] = {}  # by descriptor of the channel
         self._arena = arena
-        self._launcher: subprocess.Popen[bytes] | None = None
+        self._launcher: subprocess.Popen[bytes] | Clone | None = None
         self._channel: socket.socket | None = None  # to the launcher
         self._is_tried = False  # whether this launcher was given a worker to start
         self._fruitless = 0  # launchers that were, since a worker last came up
@@ -210,15 +220,18 @@ class Pool:
                 fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3) if descriptor >= 0 else -1
                 for descriptor in (far.fileno(), self._arena, parent)
             )
-            self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
-                [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited)],
-                pass_fds=[descriptor for descriptor in inherited if descriptor >= 0],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            near.send("\0".join(_search_path()).encode("utf-8", "surrogateescape"))
+            if self._forks and threading.active_count() == 1:
+                self._launcher = Clone(inherited)
+            else:
+                self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
+                    [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited)],
+                    pass_fds=[descriptor for descriptor in inherited if descriptor >= 0],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+                near.send("\0".join(_search_path()).encode("utf-8", "surrogateescape"))
         except BaseException:
             near.close()
             raise
@@ -263,6 +276,82 @@ class Pool:
             worker.channel.shutdown(socket.SHUT_RDWR)
         except OSError:
             return
+
+
+class Clone:
+    """A launcher that is a copy of this process: it has imported everything already. To the pool it is as a `Popen`.
+
+    Args:
+        descriptors: what it is to have: its channel, the arena, and this process's, or -1.
+
+    Attributes:
+        pid: of the copy.
+        returncode: as that of a `Popen`.
+    """
+
+    is_beginning = False
+    """Whether a fork under way is one of these, of which engines need not know."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self.returncode: int | None = None
+        Clone.is_beginning = True
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _be_launcher(descriptors)
+        finally:
+            Clone.is_beginning = False
+
+    def wait(self, timeout: float = CLOSE_SECONDS) -> int:
+        """Wait until it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not, in so many seconds.
+        """
+        until = time.monotonic() + timeout
+        while self.returncode is None:
+            process, status = os.waitpid(self.pid, os.WNOHANG)
+            if process:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > until:
+                raise subprocess.TimeoutExpired("getm", timeout)
+            else:
+                time.sleep(0.0005)
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it on the spot."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _be_launcher(descriptors: Sequence[int]) -> NoReturn:
+    """Keep nothing of the process that was copied but its modules, and be a launcher."""
+    try:
+        os.setsid()
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nowhere, number)
+        bounds = [2, *sorted(descriptor for descriptor in descriptors if descriptor >= 0), os.sysconf("SC_OPEN_MAX")]
+        for low, high in itertools.pairwise(bounds):
+            os.closerange(low + 1, high)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        _hide_arguments()
+        worker = importlib.import_module("getm.engine.worker")  # which no other process imports
+        worker.launch(socket.socket(fileno=descriptors[0]), *descriptors[1:])
+    finally:
+        os._exit(1)
+
+
+def _hide_arguments() -> None:
+    """Overwrite the command line, as others see it: it is that of the process that was copied, and may hold secrets."""
+    with open("/proc/self/stat", "rb") as file:
+        facts = file.read().rpartition(b")")[2].split()
+    start, stop = int(facts[45]), int(facts[46])  # arg_start and arg_end, see proc(5)
+    if 0 < start < stop:
+        ctypes.memset(start, 0, stop - start)
+        ctypes.memmove(start, _TITLE, min(len(_TITLE), stop - start - 1))
 
 
 def _own_pidfd() -> int:

@@ -20,7 +20,16 @@ from collections import deque
 from typing import NoReturn
 
 from getm import sources
-from getm.config import ANNOUNCE_EVERY, ANNOUNCE_FIRST, ANNOUNCE_SECONDS, IDLE_SECONDS, STALL_LEAST
+from getm.config import (
+    ANNOUNCE_EVERY,
+    ANNOUNCE_FIRST,
+    ANNOUNCE_SECONDS,
+    IDLE_SECONDS,
+    SAVED_EVERY,
+    SAVED_SECONDS,
+    STALL_LEAST,
+    paced_length,
+)
 from getm.engine.arena import map_arena
 from getm.engine.messages import (
     PACKET_MOST,
@@ -210,7 +219,8 @@ class _Worker:
 
     def _fetch(self, fetch: Fetch, descriptor: int) -> Ended:
         """Carry out one run and return how it ended."""
-        progress = _Progress(fetch.request.start, fetch.request.stall)
+        often = (SAVED_EVERY, SAVED_SECONDS) if fetch.to_file else (ANNOUNCE_EVERY, ANNOUNCE_SECONDS)
+        progress = _Progress(fetch.request.start, fetch.request.stall, often)
         failure = None
         try:
             if not self._is_cancelled:
@@ -222,7 +232,7 @@ class _Worker:
                     self._send(Started(fetch.run, body.answer.stop, time.monotonic() - began))
                     progress.resume()
                     if fetch.to_file:
-                        self._fill_file(fetch.run, body, descriptor, progress)
+                        self._fill_file(fetch, body, descriptor, progress)
                     else:
                         self._fill_slots(fetch.run, body, progress)
                 finally:
@@ -272,10 +282,10 @@ class _Worker:
             progress.resume()
         return None if self._is_cancelled else self._segments.popleft()
 
-    def _fill_file(self, run: int, body: Body, descriptor: int, progress: _Progress) -> None:
+    def _fill_file(self, fetch: Fetch, body: Body, descriptor: int, progress: _Progress) -> None:
         """Read a body into a file, at its own offsets, to its end or until cancelled."""
-        stop = body.answer.stop
-        buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position)))
+        stop, began = body.answer.stop, time.monotonic()
+        buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position, paced_length(fetch.pace))))
         while progress.position < stop:
             start, is_due = progress.position, False
             last = min(stop, start + len(buffer))
@@ -289,7 +299,11 @@ class _Worker:
                     written += os.pwrite(descriptor, buffer[written:received], start + written)
                 progress.position += written
             if is_due and progress.position < stop:
-                self._send(Filled(run, progress.position, progress.seconds()))
+                self._send(Filled(fetch.run, progress.position, progress.seconds()))
+            early = began + (progress.position - fetch.request.start) / fetch.pace - time.monotonic()
+            if early > 0:
+                with self._told:
+                    self._told.wait_for(lambda: self._is_cancelled, early)
             if self._is_cancelled:
                 return
 
@@ -300,11 +314,13 @@ class _Progress:
     Args:
         position: where the run starts.
         stall: seconds in which at least `STALL_LEAST` bytes must come.
+        often: bytes, and seconds, after which it is worth a word.
     """
 
-    def __init__(self, position: int, stall: float) -> None:
+    def __init__(self, position: int, stall: float, often: tuple[int, float]) -> None:
         self.position = position
         self._stall = stall
+        self._every, self._seconds = often
         self._due = position + ANNOUNCE_FIRST
         self._told = 0.0  # when the last word went out
         self._since = 0.0  # when the clock was last set going; 0 while it stands
@@ -333,8 +349,8 @@ class _Progress:
         self.position += count
         now = time.monotonic()
         self._watch.add(count, now)
-        if self.position < self._due and now - self._told < ANNOUNCE_SECONDS:
+        if self.position < self._due and now - self._told < self._seconds:
             return False
-        self._due = self.position - self.position % ANNOUNCE_EVERY + ANNOUNCE_EVERY
+        self._due = self.position - self.position % self._every + self._every
         self._told = now
         return True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from getm.config import Settings, Url
-from getm.sources.base import Answer, Body, Request, Source, Transport, Version
+from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
 from getm.sources.http import HttpSource, HttpTransport
 
-__all__ = ["Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
+__all__ = ["UNTOLD", "Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 
 
-def open_source(url: Url, settings: Settings, version: Version | None = None) -> Source:
+def open_source(url: Url, settings: Settings, file: str | None = None) -> Source:
     """Return the source for *url*, or for what it returns if it is callable; nothing is sent yet.
 
-    Its first answer must be of *version*, if that is given.
+    What a server without ranges sends goes to *file*, if that path is given, otherwise to a temporary one.
 
     Raises:
         UsageError: the URL or an option cannot be used.
     """
-    return HttpSource(url, settings, version)
+    return HttpSource(url, settings, file)
 
 
 def open_transport() -> Transport:

@@ -141,6 +141,10 @@ class Source(Protocol):
     """What the caller gave to find the object by."""
     name: str
     """The URL for texts, without secrets."""
+    identity: str
+    """The URL without what signs it; may hold secrets."""
+    headers: Mapping[str, str]
+    """Of the first answer, names in lower case; empty before."""
     is_local: bool
     """Whether only this process can send its requests."""
     generation: int
@@ -151,6 +155,9 @@ class Source(Protocol):
     @property
     def is_renewable(self) -> bool:
         """Whether there is somewhere else to ask after a refusal."""
+
+    def expect(self, version: Version) -> None:
+        """Take no other version of the object from the first answer on."""
 
     def open(self, start: int, stop: int, *, spools: bool = True) -> Body:
         """Send a first request, for `[start, stop)`; learn from its answer where and what the object is.

@@ -8,6 +8,7 @@ ends silently on a connection that is cut.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import logging
@@ -49,6 +50,7 @@ REFUSAL_TEXT = 4096
 _log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
+_PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
 _NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
 _CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
 _FINGERPRINT_KEY = secrets.token_bytes(32)
@@ -66,6 +68,11 @@ class _Place:
     cert: str | tuple[str, str] | None
     proxies: Mapping[str, str]
 
+    @functools.cached_property
+    def plain(self) -> requests.PreparedRequest:
+        """A request as it is for any range, where only getm prepares it."""
+        return _prepare(self, 0, 1)
+
 
 class HttpSource:
     """One object behind an HTTP URL, as the calling process knows it.
@@ -73,10 +80,10 @@ class HttpSource:
     Args:
         url: http or https; or what returns one, called for each fresh one.
         settings: headers, credentials, certificates, proxies and times.
-        version: that it must be, if it was read before; None for whichever is there.
+        file: path of what a server without ranges is to be spooled to, without a limit; None for a temporary file.
     """
 
-    def __init__(self, url: Url, settings: Settings, version: Version | None = None) -> None:
+    def __init__(self, url: Url, settings: Settings, file: str | None = None) -> None:
         session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -93,12 +100,15 @@ class HttpSource:
             self._refresh = self._refresh or url
             url = url()
         self._settings = settings
-        self._version = version
+        self._version: Version | None = None  # whichever is there
+        self._file = file
         # Other threads ask by `_place` while one looks for a new one: each of these is replaced as a whole.
         self._first = self._start = self._place = self._place_of(uri.check(url))
         _check_headers(self._first)
         self._has_gone_back = self._is_fresh = False  # what was tried since the last usable answer
         self.name = uri.redact(self._place.url)
+        self.identity = uri.unsigned(self._first.url)
+        self.headers: Mapping[str, str] = {}
         self._spool: Spool | None = None
         self._own_session: requests.Session | None = None
         self.is_local = _sees_answers(self._first)
@@ -109,6 +119,10 @@ class HttpSource:
     def is_renewable(self) -> bool:
         """Whether there is something to try when the server refuses: the first URL of a redirect, or a fresh one."""
         return self._refresh is not None or self._place.url != self._first.url
+
+    def expect(self, version: Version) -> None:
+        """Take no other version of the object from the first answer on."""
+        self._version = version
 
     def open(self, start: int, stop: int, *, spools: bool = True) -> Body:
         """Send a first request, for `[start, stop)`, follow redirects, and keep the final URL and the version.
@@ -203,7 +217,7 @@ class HttpSource:
             if isinstance(verify, str) and url.startswith("https:") and not os.path.exists(verify):
                 raise UsageError(f"there is no file {verify!r}, which REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names")
         if settings.proxies is None:
-            proxies = {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
+            proxies = _environ_proxies(url)
         return verify, settings.cert, proxies
 
     def _redirected(self, place: _Place, location: str) -> _Place:
@@ -236,13 +250,14 @@ class HttpSource:
             body.close()
             raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
         try:
-            spool = Spool(body, self._settings.spool, self._send_whole)
+            spool = Spool(body, self._settings.spool, self._send_whole, self._file)
             if body.answer.version.size < 0:
                 spool.complete()
         except BaseException:
             body.close()
             raise
-        _log.warning("%s: the server knows no ranges; the object is read once, to a temporary file", self.name)
+        if self._file is None:
+            _log.warning("%s: the server knows no ranges; the object is read once, to a temporary file", self.name)
         self._spool, self.is_local = spool, True
         self._arrive(place, spool.answer)
         return spool.body(start, stop)
@@ -281,6 +296,7 @@ class HttpSource:
                 _log.warning("%s: neither ETag nor Last-Modified; only its size tells a version", uri.redact(place.url))
         self._version = answer.version if self._version is None else self._version
         self._place = self._start = place
+        self.headers = answer.headers
         self.name = uri.redact(place.url)
         self._has_gone_back = self._is_fresh = False
         now, expiry = time.time(), uri.expiry(place.url)
@@ -351,6 +367,14 @@ def _sees_answers(place: _Place) -> bool:
 
 def _prepared(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
     """Return a request for a range with all headers and credentials."""
+    if place.session is not None or callable(place.auth):  # their code may look at the range
+        return _prepare(place, start, stop)
+    prepared = place.plain.copy()
+    prepared.headers["Range"] = range_header(start, stop)
+    return prepared
+
+
+def _prepare(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
     headers: requests.structures.CaseInsensitiveDict[str | bytes] = requests.structures.CaseInsensitiveDict()
     headers.update({"User-Agent": _USER_AGENT, "Accept": "*/*"})
     if place.session is not None:
@@ -366,6 +390,13 @@ def _prepared(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
         text = "its URL" if isinstance(error, requests.exceptions.InvalidURL) else "a header or password"
         raise UsageError(f"{uri.redact(place.url)}: {text} holds what cannot be sent by HTTP") from None
     return prepared
+
+
+def _environ_proxies(url: str) -> dict[str, str]:
+    """Return the proxies that the environment names; `requests` looks through all of it, twice, for each URL."""
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_NAMES):
+        return {}
+    return {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
 
 
 def _check_header(text: str | bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import tempfile
 import threading
 import weakref
@@ -24,23 +25,28 @@ class Spool:
 
     Args:
         body: of an answer that holds the whole object, from its first byte on.
-        most: bytes that the object may have.
+        most: bytes that the object may have in a temporary file.
         send: sends another such request, and checks that it is answered by the same version.
+        file: path of the caller's file, which is there; None for a temporary one.
     """
 
-    def __init__(self, body: Body, most: int, send: Callable[[], Body]) -> None:
+    def __init__(self, body: Body, most: int, send: Callable[[], Body], file: str | None = None) -> None:
         self.answer = body.answer
-        self._most = most
+        self._most = most if file is None else sys.maxsize
         self._send = send
         self._body: Body | None = body
         self._passed = 0  # bytes that the body has brought
         self._count = 0  # bytes in the file
         self._process = os.getpid()
         self._lock = threading.Lock()  # for the pass
-        with tempfile.TemporaryFile() as file:
-            self._descriptor = os.dup(file.fileno())
+        self._folder = tempfile.gettempdir() if file is None else None  # for errors
+        if file is None:
+            with tempfile.TemporaryFile() as temporary:
+                self._descriptor = os.dup(temporary.fileno())
+        else:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)  # without the lock of the caller's
         weakref.finalize(self, os.close, self._descriptor)
-        if self.answer.version.size > most:
+        if self.answer.version.size > self._most:
             raise self._too_large()
 
     def complete(self) -> Version:
@@ -62,7 +68,7 @@ class Spool:
 
         Raises:
             RequestFailed: the pass was broken off; the next call begins another.
-            OSError: the temporary file cannot be written; its `filename` is the folder.
+            OSError: the file cannot be written; its `filename` is the folder of a temporary one.
         """
         if self._process != os.getpid():
             self._process, self._lock, self._body = os.getpid(), threading.Lock(), None
@@ -78,7 +84,7 @@ class Spool:
             self._body.abort()
 
     def close(self) -> None:
-        """Break the pass off; the file goes with this object."""
+        """Break the pass off; the file goes with this object: a thread may be at it."""
         body, self._body = self._body, None
         if body is not None:
             body.abort()
@@ -108,7 +114,7 @@ class Spool:
             while self._count < self._passed:
                 self._count += os.pwrite(self._descriptor, buffer[self._count - start : count], self._count)
         except OSError as error:
-            raise OSError(error.errno or errno.EIO, os.strerror(error.errno or errno.EIO), tempfile.gettempdir()) from None
+            raise OSError(error.errno or errno.EIO, os.strerror(error.errno or errno.EIO), self._folder) from None
         return count
 
     def _too_large(self) -> RequestFailed:
