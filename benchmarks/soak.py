@@ -57,7 +57,7 @@ KILL = "kill"
 KILL_SECONDS = 4.0  # between two of them, on average: an engine gives up after more than five in a minute
 
 FAULTS: dict[str, set[type[getm.GetmError]]] = {
-    # What happens, and the errors that it excuses: of the first five only when all attempts were used up.
+    # What happens, and the errors that it excuses: of the first five and "short" only when all attempts were used up.
     "cut": {getm.ShortRead, getm.SourceError},
     "reset": {getm.ShortRead, getm.SourceError},
     "stall": {getm.TransferTimeout},
@@ -66,7 +66,7 @@ FAULTS: dict[str, set[type[getm.GetmError]]] = {
     KILL: {getm.WorkerError},
     "drip": set(),
     "delay": {getm.TransferTimeout},
-    "short": set(),
+    "short": {getm.ShortRead},  # of less than a piece, which then is asked for again
     "hang up": set(),
     "shift": {getm.SourceError},
     "changed": {getm.ObjectChanged},

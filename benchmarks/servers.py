@@ -1,0 +1,48 @@
+"""nginx that answers over TLS as well, on one more port."""
+
+import signal
+import time
+from pathlib import Path
+
+from tests.servers.nginx import PROFILES, TIMEOUT, WORKERS, Nginx, Profile
+from tests.servers.sockets import Certificates
+
+
+class SecureNginx(Nginx):
+    """Run nginx with the profiles of the tests, and one named ``https``.
+
+    Attributes:
+        authority: path of the certificate that clients are to trust.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        """Make certificates by `openssl` in *folder*, and start nginx before *root*."""
+        certificates = Certificates(folder)
+        self.authority = certificates.authority
+        super().__init__(root, PROFILES | {"https": Profile()})
+        try:
+            self._secure(certificates.server)
+        except BaseException:
+            self.close()
+            raise
+
+    def url(self, path: str, profile: str = "raw") -> str:
+        """Return the URL of a file below the root."""
+        url = super().url(path, profile)
+        return url.replace("http:", "https:", 1) if profile == "https" else url
+
+    def _secure(self, certificate: str) -> None:
+        """Let the port of ``https`` speak TLS, by a change of the configuration and another generation of workers."""
+        config, plain = self._folder / "nginx.conf", f"listen 127.0.0.1:{self._ports['https']}"
+        secure = f"{plain} ssl;\n        ssl_certificate {certificate};\n        ssl_certificate_key {certificate}"
+        config.write_text(config.read_text().replace(plain, secure))
+        former = self._workers()
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + TIMEOUT
+        while len(workers := self._workers()) != WORKERS or workers & former:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nginx does not take TLS: {(self._folder / 'error.log').read_text()}")
+            time.sleep(0.01)
+
+    def _workers(self) -> set[str]:
+        return set(Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split())
