@@ -13,6 +13,7 @@ All random decisions come from one seed, which is printed; what the machine make
 import argparse
 import contextlib
 import faulthandler
+import functools
 import gc
 import json
 import mmap
@@ -470,17 +471,27 @@ class _Actor:
         self.read(handle, "getm.read", start, length, lambda: getm.read(self.url(handle), start, start + length, **options))
 
     def copy(self) -> None:
-        """Copy an object and read the file; nothing may be left of a copy that failed."""
+        """Copy an object and read the file; what a copy that failed has left is gone on with, or removed."""
         handle, options = self.pick()
         path = self.soak.folder / f"{os.getpid()}-{threading.get_ident()}"
-        copied = self.attempt(handle, "copy", lambda: getm.copy(self.url(handle), path, **options), COPY_LIMIT)
-        if copied is not None:
-            with path.open("rb") as file:
-                for start in range(0, handle.size + 1, 8 * MIB):
-                    self.check(handle, "copy", file.read(8 * MIB), start, 8 * MIB)
-            path.unlink()
-        elif path.exists() or Path(f"{path}.part").exists():
-            self.soak.note("leftovers", f"a failed copy left {os.listdir(self.soak.folder)}")
+        resume = self.chance.random() < 0.8
+        for _ in range(3):
+            work = functools.partial(getm.copy, self.url(handle), path, resume=resume, **options)
+            if self.attempt(handle, f"copy, resume={resume}", work, COPY_LIMIT) is not None:
+                with path.open("rb") as file:
+                    for start in range(0, handle.size + 1, 8 * MIB):
+                        self.check(handle, "copy", file.read(8 * MIB), start, 8 * MIB)
+                path.unlink()
+                break
+            if path.exists() or (not resume and Path(f"{path}.part").exists()):
+                self.soak.note("leftovers", f"a failed copy left {os.listdir(self.soak.folder)}")
+        for ending in (".part", ".part.json"):
+            left = Path(f"{path}{ending}")
+            if not left.exists():
+                continue
+            if path.exists() or not resume:
+                self.soak.note("leftovers", f"a copy left {left}")
+            left.unlink()
 
     def broken(self) -> None:
         """Break an object for good: the next read must fail. Heal it: the one after that must not."""
