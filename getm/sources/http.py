@@ -68,9 +68,14 @@ class _Place:
     cert: str | tuple[str, str] | None
     proxies: Mapping[str, str]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether only getm prepares its requests; code of a session or an auth object may look at the range."""
+        return self.session is None and not callable(self.auth)
+
     @functools.cached_property
     def plain(self) -> requests.PreparedRequest:
-        """A request as it is for any range, where only getm prepares it."""
+        """A request as it is for any range, if it is plain."""
         return _prepare(self, 0, 1)
 
 
@@ -349,7 +354,7 @@ def _check_headers(place: _Place) -> None:
     Raises:
         UsageError: they cannot.
     """
-    _prepared(replace(place, auth=None, session=None), 0, 1)
+    _prepared(place if place.is_plain else replace(place, auth=None, session=None), 0, 1)
 
 
 def _hide_location(response: requests.Response, **_: object) -> None:
@@ -367,7 +372,7 @@ def _sees_answers(place: _Place) -> bool:
 
 def _prepared(place: _Place, start: int, stop: int) -> requests.PreparedRequest:
     """Return a request for a range with all headers and credentials."""
-    if place.session is not None or callable(place.auth):  # their code may look at the range
+    if not place.is_plain:
         return _prepare(place, start, stop)
     prepared = place.plain.copy()
     prepared.headers["Range"] = range_header(start, stop)
