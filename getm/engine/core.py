@@ -25,8 +25,6 @@ from getm.retry import Failure, Trouble, pause
 
 SHARE_LEAST = 2 * MIB
 """Shortest run at the end of an object: at 30 ms and 50 MB/s it still moves at 57% of the connection's rate."""
-SAVE_MOST = 64 * MIB
-"""Longest run of a copy, which takes no memory: at 30 ms and 50 MB/s it loses 2% to its first-byte time."""
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
@@ -123,7 +121,7 @@ class Core:
         if self.is_alone(feed) or feed.refused is not None or self._held(feed):
             return
         left = sum(stop - start for start, stop in saving.missing)
-        length = left if feed.settings.concurrency == 1 else min(self._share(feed, left), SAVE_MOST)
+        length = left if feed.settings.concurrency == 1 else min(self._share(feed, left), saving.longest)
         for start, stop in self.unsaved(feed, saving):
             for position in range(start, stop, length):
                 want = Want(position, min(stop, position + length), is_demand=True, run=length)
@@ -305,7 +303,8 @@ class Core:
 
     def paused(self, feed: Feed, offset: int) -> float:
         """Return the seconds until a byte may be asked for again."""
-        attempt = feed.attempts.get(floor(offset, feed.piece)) or feed.attempts.get(offset)
+        whole = offset if feed.saving is not None else floor(offset, feed.piece)  # a copy has no pieces
+        attempt = feed.attempts.get(whole) or feed.attempts.get(offset)
         return max(self._held(feed), 0.0 if attempt is None else attempt.not_before - time.monotonic())
 
     def _hold(self, feed: Feed, status: int | None, until: float) -> None:

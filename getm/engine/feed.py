@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from getm.config import Settings
+from getm.config import MIB, Settings
 from getm.engine.planner import Planner, Want
 from getm.engine.pool import Worker
 from getm.ranges import PIECES, Range, subtract
 from getm.retry import Failure
 from getm.sources.base import Body, Source, Version
+
+SAVE_MOST = 64 * MIB
+"""Longest run of a copy, which takes no memory: at 30 ms and 50 MB/s it loses 2% to its first-byte time."""
 
 
 @dataclass
@@ -86,6 +89,7 @@ class Saving:
     descriptor: int
     missing: list[Range]
     pace: float = math.inf  # bytes a second, at most, of each of its requests
+    longest: int = SAVE_MOST  # bytes of a run, at most
     error: BaseException | None = None
     progress: float = 0.0  # when bytes of it came
 
