@@ -140,9 +140,11 @@ class Part:
         there = os.fstat(self.descriptor).st_size
         if there > size:  # of an answer of untold length that was broken off
             os.ftruncate(self.descriptor, size)
+        if size < RESERVE_LEAST:
+            return
         libc = ctypes.CDLL(None, use_errno=True)  # os.posix_fallocate writes where the file system cannot do it
         facts = (ctypes.c_long * 64)()
-        if size < RESERVE_LEAST or libc.fstatfs(self.descriptor, facts) or facts[0] == _TMPFS:
+        if libc.fstatfs(self.descriptor, facts) or facts[0] == _TMPFS:
             return
         if libc.fallocate(self.descriptor, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(size)):
             number = ctypes.get_errno()
