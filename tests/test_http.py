@@ -16,6 +16,8 @@ import requests
 import getm
 import getm.retry
 from getm.engine import default
+from getm.engine.feed import Demand, Inline
+from getm.retry import Failure, Trouble
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault, FaultServer
 
@@ -413,6 +415,22 @@ class TestStatus:
                 time.sleep(0.001)
             answering.set()
             assert ramp(position, position + BLOCK) == reading.result()
+
+    @pytest.mark.parametrize(
+        "failure",
+        [Failure(Trouble.CUT, "cut"), Failure(Trouble.STATUS, "refused", 403)],
+        ids=["passing trouble", "refusal"],
+    )
+    def test_of_an_impatient_reader_is_not_that_of_another_of_the_same_object(self, url, failure):
+        with (
+            getm.open(url, retries=0, concurrency=4) as one,
+            getm.open(url, retries=7, concurrency=4, refresh=lambda: url) as other,
+        ):
+            demands = [Demand(BLOCK, BLOCK + 10, None) for _ in range(2)]
+            for file, demand in zip((one, other), demands, strict=True):
+                file._feed.demands.append(demand)
+            default(4)._turn(one._feed, lambda core: core.failed(one._feed, Inline(BLOCK, 2 * BLOCK), failure))
+            assert [True, False] == [demand.error is not None for demand in demands]
 
     @EVERY
     def test_of_passing_trouble_is_tried_again(self, server, url, concurrency):

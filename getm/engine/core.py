@@ -296,6 +296,9 @@ class Core:
         if feed.saving is not None:
             feed.saving.error = failure.error(feed.source.name, position, stop, count)
         for other in feed.object.feeds:
+            is_patient = failure.is_transient and count <= other.settings.retries
+            if other is not feed and (is_patient or (failure.is_refusal and other.source.is_renewable)):
+                continue  # these ask for themselves
             for demand in other.demands:
                 start, last = max(position, demand.position), min(stop, demand.stop)
                 if start < last and demand.began <= request.asked and not demand.is_done:

@@ -145,7 +145,7 @@ class Pool:
 
     def wait(self, seconds: float) -> None:
         """Wait until a worker has something to say, or for so many seconds; not at all once the pool is closed."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OSError):  # closed before, or in this moment
             self._ready.poll(seconds)
 
     def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
