@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 import time
 import uuid
@@ -26,6 +27,7 @@ def pytest_addoption(parser):
 
 def pytest_configure():
     os.environ[leftovers.MARK] = str(uuid.uuid4())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 
 
 @pytest.fixture
