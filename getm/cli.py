@@ -16,6 +16,7 @@ import re
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -246,6 +247,9 @@ def _copy_listed(given: dict[str, Any], wish: _Wish) -> int:
         return 0
     if failed is not None:
         _check_writable(failed)
+        own = os.path.realpath(failed)
+        if any(own in (task.target, f"{task.target}.part", f"{task.target}.part.json") for task in tasks):
+            raise click.UsageError("--failed names a file that the manifest names, too")
     began = time.monotonic()
     board = progress.Board("all files") if wish.show else None
     work = Batch(tasks, folder, given["engine"], board, keeps_files=given["no_clobber"])
@@ -275,6 +279,8 @@ def _contents(path: str) -> bytes:
 
 def _check_writable(path: str) -> None:
     """Find out, before hours are spent, that a file could not be written afterwards."""
+    if path == "-":
+        raise click.UsageError("--failed does not go to stdout; for a file of this name give ./-")
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     folder = os.path.dirname(path) or "."
@@ -290,10 +296,7 @@ def _write_manifest(path: str, entries: Sequence[manifest.Entry]) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
-    fresh = path + ".new"
-    with suppress(FileNotFoundError):
-        os.unlink(fresh)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor, fresh = tempfile.mkstemp(prefix=".getm-failed-", dir=os.path.dirname(path) or ".")
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

@@ -125,8 +125,8 @@ class Settings:
                 raise UsageError(f"{name} must map str to str")
         if self.refresh is not None and not callable(self.refresh):
             raise UsageError(f"refresh must be callable and return a URL, not {type(self.refresh).__name__}")
-        object.__setattr__(self, "connect", pair[0])
-        object.__setattr__(self, "stall", pair[1])
+        object.__setattr__(self, "connect", min(pair[0], self.deadline))
+        object.__setattr__(self, "stall", min(pair[1], self.deadline))
 
 
 @dataclass(frozen=True, kw_only=True)

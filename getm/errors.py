@@ -93,10 +93,13 @@ class IntegrityError(GetmError):
         algorithm: name of the digest.
         expected: the promised digest, in hexadecimal.
         actual: the digest of what came, in hexadecimal.
+        url: the redacted URL.
     """
 
-    def __init__(self, message: str, *, algorithm: str = "", expected: str = "", actual: str = "") -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, algorithm: str = "", expected: str = "", actual: str = "", url: str | None = None
+    ) -> None:
+        super().__init__(message, url=url)
         self.algorithm = algorithm
         self.expected = expected
         self.actual = actual

@@ -35,8 +35,8 @@ there already and right is not copied again, failures are listed at the end.
 \b
 Checksums are ALGORITHM:DIGEST, in hexadecimal or base64. Algorithms: md5,
 sha1, sha256, sha512, crc32, crc32c, crc64nvme, s3-etag (s3-etag:HEX-N:8MiB
-where the size of the parts is known). Without one, what the server promises
-is verified.
+where the size of the parts is known); null for none. Without one, what the
+server promises is verified.
 
 \b
 Exit codes; of several files the largest:
@@ -93,7 +93,7 @@ def terms(given: dict[str, Any]) -> Terms:
     checksum = "null" if given["no_verify"] else "auto"
     if given["algorithm"] == "null":  # so the original said it
         checksum = "null"
-    elif given["checksum"]:
+    elif given["checksum"] is not None:  # of an empty one, as of a variable that is not set, `Terms` says so
         checksum = f"{given['algorithm']}:{given['checksum']}" if given["algorithm"] else given["checksum"]
     elif given["algorithm"]:
         raise click.UsageError("--checksum-algorithm is for a --checksum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import stat
@@ -23,6 +24,8 @@ from getm.part import Part, Record
 from getm.progress import Progress, watcher
 from getm.ranges import Range
 from getm.sources import UNTOLD, Source, open_source
+
+_log = logging.getLogger(__name__)
 
 RUN_LEAST = 2 * MIB
 """The engine makes no more requests at once than one for so many bytes; the rate that is allowed is theirs to share."""
@@ -81,8 +84,11 @@ class Terms:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.limit_rate is not None and not self.limit_rate >= config.KIB:
-            raise UsageError(f"limit_rate must be at least {config.KIB} bytes a second, not {self.limit_rate}")
+        rate: object = math.inf if self.limit_rate is None else self.limit_rate  # whatever the caller gave
+        if not isinstance(rate, int | float) or not rate >= config.KIB:
+            raise UsageError(f"limit_rate must be a number of bytes a second, at least {config.KIB}, not {rate!r}")
+        if self.size is not None:
+            config.check_count("size", self.size, 0)
         if self.checksum is not None:
             integrity.choose(self.checksum, {})
 
@@ -152,7 +158,7 @@ def copy(  # noqa: PLR0913  # options, each by its name
         skip=skip,
         size=size,
     )
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     return Copy(
         url, name, settings, terms, chosen(engine, concurrency), watcher(progress, uri.printable(os.path.basename(name)))
     ).run()
@@ -206,24 +212,25 @@ class Copy:
 
     def _find(self, target: str) -> Copied | None:
         """Return what is at the target, if that is the object; the server is asked, unless the caller gave a digest."""
-        began = time.monotonic()
+        began, headers = time.monotonic(), dict[str, str]()
         with open(target, "rb") as file:
             status = os.fstat(file.fileno())
+            if self._terms.size not in (None, status.st_size):
+                return None
             promise = integrity.choose(self._terms.checksum, {}) if self._terms.checksum != "auto" else None
             if promise is None:
                 source = open_source(self._url, self._settings)
                 with closing(source), closing(first(source, self._settings, 0, 1, spools=False)[0]) as body:
-                    size, headers = body.answer.version.size, body.answer.headers
+                    size, headers = body.answer.version.size, dict(body.answer.headers)
                 if size != status.st_size:
                     return None
                 promise = integrity.choose(self._terms.checksum, headers)
-            if promise is None:  # then as `rsync` does: size and time, which a copy sets when it is whole
-                is_there = not self._terms.require_checksum and _modified(headers) == status.st_mtime
-            else:
-                is_there = self._has(file.fileno(), promise, status.st_size)
-            if not is_there:
-                return None
-        return _verified(Copied(self._path, status.st_size, time.monotonic() - began, is_skipped=True), promise)
+            is_there = None if promise is None else self._has(file.fileno(), promise, status.st_size)
+        copied = Copied(self._path, status.st_size, time.monotonic() - began, is_skipped=True)
+        if is_there is None:  # then as `rsync` does: size and time, which a copy sets when it is whole
+            is_alike = not self._terms.require_checksum and _modified(headers) == status.st_mtime
+            return copied if is_alike else None
+        return _verified(copied, promise) if is_there else None
 
     def _bring(self, part: Part) -> Copied:
         """Copy the object, once more if its bytes are wrong; leave behind what another run can go on with, or nothing."""
@@ -308,12 +315,13 @@ class Copy:
         """Return what verifies the file, if anybody promises anything that can be told."""
         if self._terms.size not in (None, size):
             text = f"{source.name}: {self._terms.size} bytes were promised, the object has {size}"
-            raise IntegrityError(text, algorithm="size", expected=str(self._terms.size))
+            raise IntegrityError(text, algorithm="size", expected=str(self._terms.size), url=source.name)
         promise = integrity.choose(self._terms.checksum, source.headers)
         if promise is None and self._terms.require_checksum:
-            raise IntegrityError(f"{source.name}: the server promises no digest, and none was given")
+            raise IntegrityError(f"{source.name}: the server promises no digest, and none was given", url=source.name)
         check = None if promise is None else Check(promise, size)
-        return None if check is not None and check.is_hopeless and not self._terms.require_checksum else check
+        is_asked_for = self._terms.require_checksum or self._terms.checksum != "auto"
+        return None if check is not None and check.is_hopeless and not is_asked_for else check
 
     def _fill(self, part: Part, source: Source, feed: Feed) -> Promise | None:
         """Fill the file with what is missing of the object, hash it behind that, and return what it is verified by."""
@@ -346,9 +354,12 @@ class Copy:
                 return check.promise
         except IntegrityError as error:
             facts = {"algorithm": error.algorithm, "expected": error.expected, "actual": error.actual}
-            raise IntegrityError(f"{source.name}: {error.message}", **facts) from None
+            raise IntegrityError(f"{source.name}: {error.message}", url=source.name, **facts) from None
+        text = f"{source.name}: not verified, its ETag tells a digest only to who knows how long its parts were"
         if self._terms.require_checksum:
-            raise IntegrityError(f"{source.name}: its ETag tells a digest only to who knows how long its parts were")
+            raise IntegrityError(text, url=source.name)
+        if self._terms.checksum != "auto":
+            _log.warning("%s: give s3-etag:HEX-N:LENGTH", text)
         return None
 
     def _hash(self, descriptor: int, check: Check, stop: int) -> None:
@@ -362,12 +373,14 @@ class Copy:
                 raise SourceError("the file was cut while it was written")
             check.update(buffer[:count])
 
-    def _has(self, descriptor: int, promise: Promise, size: int) -> bool:
-        """Say whether a file has a digest."""
+    def _has(self, descriptor: int, promise: Promise, size: int) -> bool | None:
+        """Say whether a file has a digest; None if that cannot be told."""
         check = Check(promise, size)
+        if check.is_hopeless:
+            return None
         try:
             self._hash(descriptor, check, size)
-            return check.finish()
+            return True if check.finish() else None
         except IntegrityError:
             return False
 
@@ -396,6 +409,8 @@ def _target(path: str) -> tuple[str, int | None]:
     """
     if not path:
         raise UsageError("the path of the file is empty")
+    if path.endswith("/"):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     target = os.path.realpath(path)
     try:
         mode = os.stat(target).st_mode

@@ -100,6 +100,10 @@ class TestWithFile:
         assert ["copy"] == names()
         assert "old" == Path("copy").read_text()
 
+    def test_an_empty_checksum_is_none(self, server, command):
+        assert_error(command("--checksum", "", server.put("/object", 9), "copy"), 2, saying="ALGORITHM:DIGEST")
+        assert [] == server.log
+
     def test_a_file_that_has_the_checksum_already_is_not_asked_for(self, server, command):
         url = server.put("/object", 3 * MIB)
         checksum = f"--checksum=md5:{hashlib.md5(ramp(0, 3 * MIB)).hexdigest()}"

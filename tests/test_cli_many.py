@@ -306,6 +306,17 @@ class TestFailures:
         assert_error(command("--failed", path, entries=small(server, 1)), 7)
         assert [] == server.log
 
+    @pytest.mark.parametrize("path", ["-", "kept", "kept.part"])
+    def test_are_not_written_over_what_is_copied(self, server, command, path):
+        entries = [{"url": server.put("/a", 9), "filepath": "kept"}]
+        assert_error(command("--failed", path, entries=entries), 2, saying="--failed")
+        assert [] == server.log
+
+    def test_are_written_beside_nobodys_file(self, server, command):
+        Path("again.new").write_text("precious")
+        assert 0 == command("--failed", "again", entries=small(server, 1)).returncode
+        assert ("precious", "[]\n") == (Path("again.new").read_text(), Path("again").read_text())
+
     def test_may_be_written_to_a_pipe(self, server, folder):
         written([server.url + "/missing"])
         script = '"$@" -m ../manifest --failed >(cat >../again) 2>/dev/null; code=$?; wait $!; exit $code'

@@ -1,6 +1,7 @@
 """A copy ends as a whole file in its place, or as an error and nothing."""
 
 import os
+import re
 import stat
 
 import pytest
@@ -12,6 +13,8 @@ from tests.servers.fault import Fault
 BLOCK = MIB = 2**20
 SIZE = 4 * BLOCK + 5
 
+IN_PARTS = {"x-amz-request-id": "1", "ETag": f'"{"0" * 32}-3"'}  # and how long they were, nobody knows
+
 EVERY = pytest.mark.parametrize("concurrency", [None, 1, 4], ids="concurrency-{}".format)
 
 
@@ -20,7 +23,44 @@ def url(server):
     return server.put("/a.bin", SIZE)
 
 
+class TestTerms:
+    def test_leave_a_file_alone_whose_etag_tells_nothing_by_size_and_time(self, server, tmp_path):
+        url = server.put("/a.bin", SIZE, headers=IN_PARTS)
+        getm.copy(url, tmp_path / "a.bin")
+        assert getm.copy(url, tmp_path / "a.bin", skip=True).is_skipped
+        assert [(0, 1)] == [(request.start, request.stop) for request in server.log[-1:]]
+
+    def test_do_not_leave_a_file_alone_that_has_another_size(self, url, tmp_path):
+        getm.copy(url, tmp_path / "a.bin")
+        with pytest.raises(getm.IntegrityError, match=f"{SIZE + 1} bytes were promised") as caught:
+            getm.copy(url, tmp_path / "a.bin", skip=True, size=SIZE + 1)
+        assert url == caught.value.url
+
+    def test_of_a_digest_that_cannot_be_told_warn(self, url, tmp_path, caplog):
+        assert None is getm.copy(url, tmp_path / "a.bin", checksum=f"s3-etag:{'0' * 32}-3").verified
+        assert ["not verified"] == re.findall("not verified", caplog.text)
+
+    @pytest.mark.parametrize("terms", [{"limit_rate": "2M"}, {"limit_rate": 1}, {"size": "12"}, {"checksum": ""}], ids=repr)
+    def test_that_make_no_sense_are_refused(self, server, url, tmp_path, terms):
+        with pytest.raises(getm.UsageError):
+            getm.copy(url, tmp_path / "a.bin", **terms)
+        assert [] == server.log
+
+    def test_without_a_byte_for_too_long_are_over(self, server, url, tmp_path):
+        server.fail(Fault(delay=60.0), times=None)
+        with pytest.raises(getm.TransferTimeout):
+            getm.copy(url, tmp_path / "a.bin", deadline=0.2)
+
+
 class TestTarget:
+    def test_may_be_bytes(self, url, tmp_path):
+        assert str(tmp_path / "a.bin") == getm.copy(url, os.fsencode(tmp_path / "a.bin")).path
+
+    def test_that_ends_in_a_slash_is_an_error(self, server, url, tmp_path):
+        with pytest.raises(IsADirectoryError):
+            getm.copy(url, f"{tmp_path}/missing/")
+        assert [] == server.log
+
     def test_keeps_its_mode(self, url, tmp_path):
         target = tmp_path / "a.bin"
         target.write_bytes(b"old")
