@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 
+import hypothesis
 import pytest
 
 from tests import leftovers
@@ -27,7 +28,11 @@ def pytest_addoption(parser):
 
 def pytest_configure():
     os.environ[leftovers.MARK] = str(uuid.uuid4())
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    # What a shell starts in the background ignores the one, what `nohup` starts the other; so would what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    hypothesis.settings.register_profile("shared", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("shared")  # machines are
 
 
 @pytest.fixture
