@@ -27,6 +27,8 @@ FETCH_LEAST = 64 * KIB
 """The least that is fetched at a jump: less saves no time at any rate above 2 MB/s and 30 ms."""
 RUN_MOST = 32 * MIB
 """Longest run: at 30 ms and 50 MB/s a request of 32 MiB loses 4% to its first-byte time."""
+SHARE_LEAST = 2 * MIB
+"""Shortest run at the end of an object: at 30 ms and 50 MB/s it still moves at 57% of the connection's rate."""
 RUN_LATENCIES = 10
 """A run lasts at least this many first-byte times."""
 ANNOUNCE_FIRST = 64 * KIB

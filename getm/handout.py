@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from getm import integrity
 from getm.engine import Feed
-from getm.errors import IntegrityError
 from getm.integrity import Check
 
 _log = logging.getLogger(__name__)
@@ -64,19 +63,11 @@ class Handout:
                 self._promise = None
                 _log.warning("%s: not read in order, so it is not verified", self._name)
                 return
-            check = Check(promise, self._size)
+            check = Check(promise, self._size, self._name)
         if check.count < self._size:
             check.update(data)
         self._checks.append(check)
         if check.count == self._size:
-            self._finish(check)
-
-    def _finish(self, check: Check) -> None:
-        try:
-            is_verified = check.finish()
-        except IntegrityError as error:
-            error.message, error.url = f"{self._name}: {error.message}", self._name
-            raise
-        if is_verified:
-            self.verified = check.promise.origin
-        self._promise = None
+            if check.finish():
+                self.verified = promise.origin
+            self._promise = None

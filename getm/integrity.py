@@ -170,6 +170,7 @@ class Check:
     Args:
         promise: what is expected.
         size: bytes in the object.
+        name: of the object, its redacted URL, for the error; "" for none.
 
     Attributes:
         promise: as given.
@@ -177,10 +178,11 @@ class Check:
         count: bytes so far.
     """
 
-    def __init__(self, promise: Promise, size: int) -> None:
+    def __init__(self, promise: Promise, size: int, name: str = "") -> None:
         self.promise = promise
         self.size = size
         self.count = 0
+        self._name = name
         self._is_finished = False
         self._is_certain = promise.parts < 2 or promise.part_size is not None
         self._hashes: list[Hash]
@@ -225,8 +227,8 @@ class Check:
             return False
         algorithm, origin = self.promise.algorithm, self.promise.origin
         found = actual[0] if actual else f"of {self.size} bytes in parts of {self.promise.part_size}"
-        message = f"{algorithm} is {found}, {origin} promised {expected}"
-        raise IntegrityError(message, algorithm=algorithm, expected=expected, actual="".join(actual))
+        message = f"{self._name}: " * bool(self._name) + f"{algorithm} is {found}, {origin} promised {expected}"
+        raise IntegrityError(message, algorithm=algorithm, expected=expected, actual="".join(actual), url=self._name or None)
 
 
 class _Crc:

@@ -130,6 +130,11 @@ def subtract(wanted: Range, taken: Iterable[Range]) -> list[Range]:
     return rest
 
 
+def total(ranges: Iterable[Range]) -> int:
+    """Return the number of bytes in ranges that share none."""
+    return sum(stop - start for start, stop in ranges)
+
+
 def overlap(one: Range, other: Range) -> bool:
     """Say whether two ranges share a byte."""
     return one[0] < other[1] and other[0] < one[1]

@@ -16,19 +16,17 @@ from email.utils import parsedate_to_datetime
 from typing import Unpack
 
 from getm import config, integrity, uri
-from getm.config import MIB, CommonOptions, Settings, Url
+from getm.config import MIB, SHARE_LEAST, CommonOptions, Settings, Url
 from getm.engine import Engine, Feed, Saving, chosen, first
 from getm.errors import BadStatus, IntegrityError, ObjectChanged, SourceError, UsageError
 from getm.integrity import Check, Promise
 from getm.part import Part, Record
 from getm.progress import Progress, watcher
-from getm.ranges import Range
+from getm.ranges import Range, total
 from getm.sources import UNTOLD, Source, open_source
 
 _log = logging.getLogger(__name__)
 
-RUN_LEAST = 2 * MIB
-"""The engine makes no more requests at once than one for so many bytes; the rate that is allowed is theirs to share."""
 HASH_LENGTH = MIB
 """Bytes that are read back and hashed at once."""
 HASHED_RUN = 16 * MIB
@@ -274,7 +272,7 @@ class Copy:
         if record is not None:
             feed = self._go_on(source, part, record)
             if feed is not None:
-                return source, feed, feed.size - sum(stop - start for start, stop in record.missing)
+                return source, feed, feed.size - total(record.missing)
             source = open_source(self._url, self._settings, part.path)
         part.clear()
         return source, self._begin(source, part, [(0, UNTOLD)]), 0
@@ -301,8 +299,8 @@ class Copy:
         limit = self._terms.limit_rate or math.inf
         saving = Saving(part.descriptor, missing, limit / most)
         self._feed = self._engine.attach(source, self._settings, forward=True, saving=saving)
-        left = sum(stop - start for start, stop in saving.missing)
-        requests = 1 if left <= self._settings.block_size else len(saving.missing) + -(-left // RUN_LEAST)
+        left = total(saving.missing)
+        requests = 1 if left <= self._settings.block_size else len(saving.missing) + -(-left // SHARE_LEAST)
         saving.pace = limit / min(most, requests)  # a few bytes have fewer of them
         return self._feed
 
@@ -319,7 +317,7 @@ class Copy:
         promise = integrity.choose(self._terms.checksum, source.headers)
         if promise is None and self._terms.require_checksum:
             raise IntegrityError(f"{source.name}: the server promises no digest, and none was given", url=source.name)
-        check = None if promise is None else Check(promise, size)
+        check = None if promise is None else Check(promise, size, source.name)
         is_asked_for = self._terms.require_checksum or self._terms.checksum != "auto"
         return None if check is not None and check.is_hopeless and not is_asked_for else check
 
@@ -349,12 +347,8 @@ class Copy:
 
     def _kept(self, source: Source, check: Check) -> Promise | None:
         """Return the promise that the bytes keep; None if it cannot be told."""
-        try:
-            if check.finish():
-                return check.promise
-        except IntegrityError as error:
-            facts = {"algorithm": error.algorithm, "expected": error.expected, "actual": error.actual}
-            raise IntegrityError(f"{source.name}: {error.message}", url=source.name, **facts) from None
+        if check.finish():
+            return check.promise
         text = f"{source.name}: not verified, its ETag tells a digest only to who knows how long its parts were"
         if self._terms.require_checksum:
             raise IntegrityError(text, url=source.name)

@@ -42,6 +42,15 @@ def server():
         yield server
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Make an empty folder, and work in it."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def nginx(request, tmp_path_factory):
     """Serve the folder `nginx.root`; each test writes files of its own name there."""

@@ -37,15 +37,6 @@ PARTS = ["copy.part", "copy.part.json"]
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Make an empty folder, and work in it."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def command(folder, capfd, monkeypatch):
     """Return the command, to be run in this process and in an empty folder."""
     return lambda *arguments: run_here(capfd, monkeypatch, *arguments)

@@ -24,15 +24,6 @@ KEY = f"?key={SECRET}"
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Make an empty folder, and work in it."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def command(folder, capfd, monkeypatch):
     """Return the command, to be run in this process and in an empty folder; the manifest is a file outside of it."""
 

@@ -48,6 +48,19 @@ def target(tmp_path):
     return tmp_path / "a.bin"
 
 
+@pytest.fixture
+def waiting(monkeypatch):
+    """Return an event that is set when somebody waits for a part that another is writing."""
+    event, slept = threading.Event(), time.sleep
+
+    def sleep(seconds):
+        event.set()
+        slept(seconds)
+
+    monkeypatch.setattr(parts.time, "sleep", sleep)
+    return event
+
+
 @contextmanager
 def copying(script, *arguments):
     """Start a process that copies; at the end it is killed, if it was not before, and waited for."""
@@ -138,17 +151,10 @@ class TestKilled:
         assert last == getm.copy(url, target).resumed
         assert is_whole(target)
 
-    def test_leaves_a_lock_to_its_dying_workers_that_is_waited_for(self, server, url, target, monkeypatch):
+    def test_leaves_a_lock_to_its_dying_workers_that_is_waited_for(self, server, url, target, waiting):
         broken(server, url, target)
+        waiting.clear()
         script = "import fcntl, sys\nfile = open(sys.argv[1], 'r+')\nfcntl.flock(file, 2)\nprint(flush=True)\ninput()"
-        waiting = threading.Event()
-        slept = time.sleep
-
-        def sleep(seconds):
-            waiting.set()
-            slept(seconds)
-
-        monkeypatch.setattr(parts.time, "sleep", sleep)
         with subprocess.Popen(
             [sys.executable, "-c", script, f"{target}.part"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as holder:
@@ -647,15 +653,7 @@ class TestTwo:
             assert b"first" == first.read()
         assert is_whole(target)
 
-    def test_of_which_one_has_discarded_what_the_other_waits_for(self, server, url, target, monkeypatch):
-        waiting = threading.Event()
-        slept = time.sleep
-
-        def sleep(seconds):
-            waiting.set()
-            slept(seconds)
-
-        monkeypatch.setattr(parts.time, "sleep", sleep)
+    def test_of_which_one_has_discarded_what_the_other_waits_for(self, server, url, target, waiting):
         with Part(str(target)) as part:
             Path(f"{target}.part.json").write_text("{}", "utf-8")
             second = threading.Thread(target=getm.copy, args=(url, target), kwargs={"concurrency": None})
@@ -665,16 +663,7 @@ class TestTwo:
         second.join()
         assert is_whole(target)
 
-    def test_of_which_the_second_fails_leave_nothing_that_the_first_had_recorded(self, server, url, target, monkeypatch):
-        waiting = threading.Event()
-        slept = time.sleep
-
-        def sleep(seconds):
-            waiting.set()
-            slept(seconds)
-
-        monkeypatch.setattr(parts.time, "sleep", sleep)
-
+    def test_of_which_the_second_fails_leave_nothing_that_the_first_had_recorded(self, server, url, target, waiting):
         def fail():
             with pytest.raises(getm.NotFound):
                 getm.copy(url, target, concurrency=None)

@@ -43,6 +43,7 @@ from getm.engine.memory import Window
 from getm.engine.planner import Planner
 from getm.engine.pool import Clone
 from getm.errors import TransferTimeout, UsageError
+from getm.ranges import total
 from getm.retry import Failure, Trouble
 from getm.sources.base import Source
 
@@ -259,7 +260,7 @@ class Engine:
         try:
             while missing and saving.error is None:
                 outside = self._turn(feed, functools.partial(self._look_saving, feed, saving, then))
-                missing = sum(stop - start for start, stop in saving.missing)
+                missing = total(saving.missing)
                 yield missing
                 then = None if outside is None else outside()
             if then is not None:  # another thread has set the error while this one was outside

@@ -14,17 +14,15 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, Budget
+from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Segment, Started
 from getm.engine.planner import Want
 from getm.engine.pool import Pool, Worker
-from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract
+from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract, total
 from getm.retry import Failure, Trouble, pause
 
-SHARE_LEAST = 2 * MIB
-"""Shortest run at the end of an object: at 30 ms and 50 MB/s it still moves at 57% of the connection's rate."""
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
@@ -120,7 +118,7 @@ class Core:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
         if self.is_alone(feed) or feed.refused is not None or self._held(feed):
             return
-        left = sum(stop - start for start, stop in saving.missing)
+        left = total(saving.missing)
         length = left if feed.settings.concurrency == 1 else min(self._share(feed, left), saving.longest)
         for start, stop in self.unsaved(feed, saving):
             for position in range(start, stop, length):
