@@ -19,7 +19,7 @@ from getm.config import Budget, Settings
 from getm.engine import core, inline, memory, planner
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Target
-from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, Grant, Segment, Started
+from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, Grant, Report, Segment, Started
 from getm.engine.planner import Planner
 from getm.engine.pool import Pool, Worker
 from getm.ranges import PIECES, overlap, pieces_touched
@@ -167,7 +167,7 @@ class Processes(Pool):
         elif process.fetch is not None and message.run == process.fetch.run:
             if isinstance(message, Grant):
                 process.places.extend(message.segments)
-            else:
+            elif isinstance(message, Cancel):
                 process.is_cancelled = True
         return True
 
@@ -530,6 +530,11 @@ class World:
         run = self.core._runs[message.run]
         assert run.worker is process.worker
         if isinstance(message, Cancel):
+            return
+        if isinstance(message, Report):
+            assert run.is_awaited
+            assert not run.is_cancelled
+            assert any(run.position <= demand.position < run.stop for feed in run.feed.object.feeds for demand in feed.demands)
             return
         if isinstance(message, Fetch):
             assert process.fetch is None or process.is_gone

@@ -17,7 +17,7 @@ from dataclasses import replace
 from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
-from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Segment, Started
+from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started
 from getm.engine.planner import Want
 from getm.engine.pool import Pool, Worker
 from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract, total
@@ -113,6 +113,7 @@ class Core:
                 break
         for run in feed.object.runs:
             self._grant(run)
+            self._hasten(run)
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
@@ -375,13 +376,15 @@ class Core:
         segments = self._places(run, upto) if saving is None else ()
         if not segments and saving is None:
             return False
+        awaited = self._awaited(run)
+        run.is_awaited = awaited > 0
         worker.run, worker.host = run.number, feed.host
         self._runs[run.number] = run
         feed.runs.append(run)
         feed.object.runs.append(run)
         feed.stats.requests += 1
         if saving is None:
-            self.pool.send(worker, Fetch(run.number, request, segments))
+            self.pool.send(worker, Fetch(run.number, request, segments, awaited))
         else:
             self.pool.send(worker, Fetch(run.number, request, to_file=True, pace=saving.pace), saving.descriptor)
         return True
@@ -433,6 +436,19 @@ class Core:
         spans = [(demand.position, demand.stop) for feed in feeds for demand in feed.demands]
         spans += [(want.start, want.stop) for feed in feeds for want in feed.wants if want.is_demand]
         return any(overlap((run.position, run.stop), span) for span in spans)
+
+    def _hasten(self, run: Run) -> None:
+        """Have a worker report how far it is, once somebody waits for that."""
+        assert self.pool is not None
+        awaited = 0 if run.is_awaited or run.is_cancelled else self._awaited(run)
+        if awaited:
+            run.is_awaited = True
+            self.pool.send(run.worker, Report(run.number, awaited))
+
+    def _awaited(self, run: Run) -> int:
+        """Return the byte before which somebody waits for all of a run, and for nothing before it; 0 if nobody does."""
+        demands = [demand for feed in run.feed.object.feeds for demand in feed.demands]
+        return min((demand.stop for demand in demands if run.position <= demand.position < run.stop), default=0)
 
     def _grant(self, run: Run) -> None:
         """Give a run places as far as somebody wants its bytes."""
@@ -498,8 +514,9 @@ class Core:
             done = message.position - run.start
             if done >= RATE_LEAST and message.seconds > 0:
                 planner.observe(None, done / message.seconds)
-            run.feed.stats.fetched += message.position - run.counted
-            run.counted = message.position
+            position = max(message.position, run.counted)  # two threads of a worker speak, not always in order
+            run.feed.stats.fetched += position - run.counted
+            run.counted = position
             self._advance(run, message.position)
         if isinstance(message, Ended):
             failure = message.failure

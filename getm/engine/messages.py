@@ -40,6 +40,7 @@ class Fetch:
         run: number of the run.
         request: ready to be sent.
         segments: the first grant.
+        awaited: the byte before which somebody waits for all, as in `Report`; 0 if nobody does.
         to_file: whether the bytes go to the descriptor that came with this packet, at their own offsets, without grants.
         pace: bytes a second, at most, that go to a file.
     """
@@ -47,6 +48,7 @@ class Fetch:
     run: int
     request: Request
     segments: tuple[Segment, ...] = ()
+    awaited: int = 0
     to_file: bool = False
     pace: float = math.inf
 
@@ -57,6 +59,17 @@ class Grant:
 
     run: int
     segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """To a worker: somebody waits for the bytes of this run before *stop*.
+
+    It is to say at once how far it is, again when these have come, and often from then on.
+    """
+
+    run: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ class Bye:
     """From a worker: it had nothing to do for long and ends."""
 
 
-ToWorker = Fetch | Grant | Cancel
+ToWorker = Fetch | Grant | Report | Cancel
 FromWorker = Hello | Started | Filled | Ended | Bye
 
 

@@ -25,8 +25,8 @@ from getm.config import (
     ANNOUNCE_FIRST,
     ANNOUNCE_SECONDS,
     IDLE_SECONDS,
-    SAVED_EVERY,
-    SAVED_SECONDS,
+    QUIET_EVERY,
+    QUIET_SECONDS,
     STALL_LEAST,
     paced_length,
 )
@@ -41,8 +41,10 @@ from getm.engine.messages import (
     FromWorker,
     Grant,
     Hello,
+    Report,
     Segment,
     Started,
+    ToWorker,
     decode_to_worker,
     encode,
 )
@@ -137,7 +139,7 @@ class _Worker:
         self._parent = parent
         self._transport = sources.open_transport()
         self._told = threading.Condition()  # guards all below; notified by the listening thread
-        self._fetches: deque[tuple[Fetch, int]] = deque()  # what to do, and the descriptor that came with it or -1
+        self._fetches: deque[tuple[Fetch, int, _Progress]] = deque()  # and the descriptor that came with it, or -1
         self._segments: deque[Segment] = deque()  # its places that are not filled yet
         self._is_cancelled = False
         self._body: Body | None = None
@@ -151,9 +153,9 @@ class _Worker:
                 if not self._fetches and not self._told.wait_for(lambda: bool(self._fetches), IDLE_SECONDS):
                     self._send(Bye())
                     return
-                fetch, descriptor = self._fetches[0]
+                fetch, descriptor, progress = self._fetches[0]
             try:
-                ended = self._fetch(fetch, descriptor)
+                ended = self._fetch(fetch, descriptor, progress)
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -201,14 +203,18 @@ class _Worker:
                 finally:
                     os._exit(0)
 
-    def _hear(self, message: Fetch | Grant | Cancel, descriptor: int) -> None:
+    def _hear(self, message: ToWorker, descriptor: int) -> None:
         if isinstance(message, Fetch):
-            self._fetches.append((message, descriptor))
+            self._fetches.append((message, descriptor, _Progress(message)))
             self._segments.extend(message.segments)
         elif not self._fetches or message.run != self._fetches[0][0].run:
             return  # about a run that has ended
         elif isinstance(message, Grant):
             self._segments.extend(message.segments)
+        elif isinstance(message, Report):
+            progress = self._fetches[0][2]
+            progress.hasten(message.stop)
+            self._send(Filled(message.run, progress.position, progress.seconds()))
         else:
             self._is_cancelled = True
             if self._body is not None:
@@ -217,10 +223,8 @@ class _Worker:
     def _send(self, message: FromWorker) -> None:
         self._channel.send(encode(message))
 
-    def _fetch(self, fetch: Fetch, descriptor: int) -> Ended:
+    def _fetch(self, fetch: Fetch, descriptor: int, progress: _Progress) -> Ended:
         """Carry out one run and return how it ended."""
-        often = (SAVED_EVERY, SAVED_SECONDS) if fetch.to_file else (ANNOUNCE_EVERY, ANNOUNCE_SECONDS)
-        progress = _Progress(fetch.request.start, fetch.request.stall, often)
         failure = None
         try:
             if not self._is_cancelled:
@@ -312,20 +316,25 @@ class _Progress:
     """How far a run is, when that is worth a word, and whether it has stalled.
 
     Args:
-        position: where the run starts.
-        stall: seconds in which at least `STALL_LEAST` bytes must come.
-        often: bytes, and seconds, after which it is worth a word.
+        fetch: the run.
     """
 
-    def __init__(self, position: int, stall: float, often: tuple[int, float]) -> None:
-        self.position = position
-        self._stall = stall
-        self._every, self._seconds = often
-        self._due = position + ANNOUNCE_FIRST
+    def __init__(self, fetch: Fetch) -> None:
+        self.position = fetch.request.start
+        self._stall = fetch.request.stall
+        self._every, self._seconds = QUIET_EVERY, QUIET_SECONDS
+        self._due = self._next()
+        if fetch.awaited:
+            self.hasten(fetch.awaited)
         self._told = 0.0  # when the last word went out
         self._since = 0.0  # when the clock was last set going; 0 while it stands
         self._spent = 0.0  # seconds on the clock before that
-        self._watch = StallWatch(stall, STALL_LEAST, 0.0)  # set going with the clock
+        self._watch = StallWatch(self._stall, STALL_LEAST, 0.0)  # set going with the clock
+
+    def hasten(self, stop: int) -> None:
+        """Find more worth a word from now on, the bytes before *stop* above all: somebody waits. Any thread may say so."""
+        self._every, self._seconds = ANNOUNCE_EVERY, ANNOUNCE_SECONDS
+        self._due = min(self.position + ANNOUNCE_FIRST, stop)
 
     def seconds(self) -> float:
         """Return the time spent on the body, without the waits for grants."""
@@ -351,6 +360,10 @@ class _Progress:
         self._watch.add(count, now)
         if self.position < self._due and now - self._told < self._seconds:
             return False
-        self._due = self.position - self.position % self._every + self._every
+        self._due = self._next()
         self._told = now
         return True
+
+    def _next(self) -> int:
+        """Return the next place of those that lie so many bytes apart."""
+        return self.position - self.position % self._every + self._every
