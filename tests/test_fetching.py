@@ -373,6 +373,22 @@ class TestJump:
             assert ramp(place, place + 1000) == file.read_at(place, 1000)
             assert before + 1 >= file.stats.misses
 
+    def test_who_waits_for_the_only_connection_is_woken_when_another_thread_gives_it_up(self, server, monkeypatch):
+        monkeypatch.setattr(getm.engine, "WAIT_MOST", 1000)
+        url = server.put("/a.bin", LARGE)
+        answer = threading.Event()
+        server.fail(Fault(delay=answer), when=lambda request: request.start == 2**30)
+        with getm.open(url, concurrency=1) as file:
+            take_first_block(file)
+            first = in_thread(file.read_at, 2**30, 10)
+            server.wait_for(lambda log: len(log) == 2)
+            second = in_thread(file.read_at, 2**31, 10)
+            while len(file._feed.demands) < 2:
+                time.sleep(0.001)
+            answer.set()
+            assert_ramp(first(), 2**30)
+            assert_ramp(second(), 2**31)
+
     @pytest.mark.parametrize("concurrency", [2, 4])
     def test_a_large_read_is_split_over_all_connections(self, server, concurrency):
         url = server.put("/a.bin", LARGE)

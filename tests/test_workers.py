@@ -410,6 +410,8 @@ class TestDeath:
             for killed in range(1, 7):
                 server.wait_for(lambda log, killed=killed: sum(request.sent == 100_000 for request in log) >= killed)
                 (worker,) = engine._core.pool.workers.values()
+                while worker.pid is None:  # the thread that reads has not heard of it yet
+                    time.sleep(0.001)
                 os.kill(worker.pid, signal.SIGKILL)
             with pytest.raises(getm.WorkerError, match=r"ended in the middle of their work 6 times in \d"):
                 reading()

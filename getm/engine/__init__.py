@@ -359,6 +359,8 @@ class Engine:
         """Let all who wait outside the lock look again."""
         gate, self._gate = self._gate, _closed_gate()
         gate.release()
+        if self._leader is not None and self._core is not None and self._core.pool is not None:
+            self._core.pool.wake()
 
     def before_fork(self) -> None:
         """Let nothing be half done while the process is forked."""

@@ -185,7 +185,7 @@ class Core:
         if self.is_alone(feed):
             self.give_up_inline(feed)
             stop = feed.size if want.is_open else stop
-        else:  # the rest of its block
+        elif stop - start > feed.block_size:  # the rest of its block
             block = floor(demand.position, feed.block_size)
             start, stop = max(start, block), min(stop, block + feed.block_size)
         inline = Inline(start, stop)
@@ -352,13 +352,24 @@ class Core:
         attempt = feed.attempts.get(span[0])
         if attempt is not None and (not want.is_demand or attempt.not_before > time.monotonic()):
             return True
+        is_short = want.is_demand and not want.is_open and span[1] - span[0] <= feed.block_size
+        if is_short and self._is_callers(feed, span):
+            return True
         worker = self._free_worker(feed, want)
         if worker is None:
             return False
-        is_short = span[1] - span[0] <= feed.block_size
-        if worker.pid is None and want.is_demand and is_short and not want.is_open:
+        if is_short and worker.pid is None:
             return True  # the caller can have it before the worker is up
         return self._send_run(worker, feed, span, want.stop)
+
+    def _is_callers(self, feed: Feed, span: Range) -> bool:
+        """Whether the thread that waits for a short range had better fetch it itself: by a worker it has it 1 ms later.
+
+        Not if something is to be fetched ahead at the same time, which would be asked for before it; and not if others wait,
+        among whom workers keep the order.
+        """
+        (demand, *others), ahead = feed.demands, [want for want in feed.wants if not want.is_demand]
+        return span[0] <= demand.position < span[1] and not (others or ahead or self.is_full(feed))
 
     def _send_run(self, worker: Worker, feed: Feed, span: Range, upto: int) -> bool:
         """Send a run to a worker, with places up to *upto*, or a file's descriptor; say whether there was a place for it."""

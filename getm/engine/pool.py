@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import fcntl
 import importlib
+import io
 import itertools
 import logging
 import os
@@ -80,6 +81,8 @@ class Pool:
         self._is_tried = False  # whether this launcher was given a worker to start
         self._fruitless = 0  # launchers that were, since a worker last came up
         self._ready = select.epoll()
+        self._alarm = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        self._ready.register(self._alarm, select.EPOLLIN)
 
     def warm(self) -> bool:
         """Start the launcher, if it is not there, without waiting for it; say whether there is one.
@@ -144,13 +147,19 @@ class Pool:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Wait until a worker has something to say, or for so many seconds; not at all once the pool is closed."""
+        """Wait until a worker has something to say or `wake` is called, or for so many seconds; not once it is closed."""
         with contextlib.suppress(ValueError, OSError):  # closed before, or in this moment
             self._ready.poll(seconds)
+
+    def wake(self) -> None:
+        """End the wait under way."""
+        os.eventfd_write(self._alarm.fileno(), 1)
 
     def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
         """Yield what workers have said, without waiting; the last of one is `Bye`, or None if it ended without a word."""
         for descriptor, _ in self._ready.poll(0):
+            if descriptor == self._alarm.fileno():
+                os.eventfd_read(descriptor)
             worker = self.workers.get(descriptor)
             while worker is not None:
                 sender = worker
@@ -189,6 +198,7 @@ class Pool:
             worker.channel.close()
         self.workers.clear()
         self._ready.close()
+        self._alarm.close()
         self._close_launcher()
 
     def abandon(self) -> None:
@@ -197,6 +207,7 @@ class Pool:
             worker.channel.close()
         self.workers.clear()
         self._ready.close()
+        self._alarm.close()
         if self._channel is not None:
             self._channel.close()
             self._channel = None

@@ -34,7 +34,6 @@ from getm.engine.arena import map_arena
 from getm.engine.messages import (
     PACKET_MOST,
     Bye,
-    Cancel,
     Ended,
     Fetch,
     Filled,
