@@ -6,6 +6,7 @@ to its bound and taken from the system in steps, by `posix_fallocate`, so that a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import logging
@@ -15,6 +16,8 @@ import tempfile
 import weakref
 from collections import deque
 
+MADV_POPULATE_WRITE = 23
+"""As in `madvise` of Linux; Python's `mmap` does not name it."""
 _log = logging.getLogger(__name__)
 
 STEP = 8 << 20
@@ -106,9 +109,19 @@ class Arena:
         return True
 
 
-def map_arena(descriptor: int) -> memoryview:
+def map_arena(descriptor: int) -> mmap.mmap:
     """Return the arena behind an inherited descriptor, in a worker."""
-    return memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))
+    return mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+
+
+def populate(memory: mmap.mmap, start: int, length: int) -> None:
+    """Have the pages of a range mapped before they are written to: that costs a fraction of a fault for each.
+
+    Where the system cannot (Linux before 5.14), they are mapped as they are written to.
+    """
+    skipped = start % mmap.PAGESIZE
+    with contextlib.suppress(OSError):
+        memory.madvise(MADV_POPULATE_WRITE, start - skipped, length + skipped)
 
 
 def _nameless_file(size: int) -> io.FileIO:

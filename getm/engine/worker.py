@@ -10,6 +10,7 @@ credentials.
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import select
 import signal
@@ -30,7 +31,7 @@ from getm.config import (
     STALL_LEAST,
     paced_length,
 )
-from getm.engine.arena import map_arena
+from getm.engine.arena import map_arena, populate
 from getm.engine.messages import (
     PACKET_MOST,
     Bye,
@@ -115,7 +116,7 @@ def _reap(workers: set[int]) -> None:
             workers.discard(process)
 
 
-def _work(channel: socket.socket, memory: memoryview, parent: int) -> None:
+def _work(channel: socket.socket, memory: mmap.mmap, parent: int) -> None:
     """Be a worker, in a newly forked process; never returns."""
     status = 1
     try:
@@ -132,9 +133,10 @@ def _work(channel: socket.socket, memory: memoryview, parent: int) -> None:
 class _Worker:
     """One worker: what it was told, and what it does about it."""
 
-    def __init__(self, channel: socket.socket, memory: memoryview, parent: int) -> None:
+    def __init__(self, channel: socket.socket, memory: mmap.mmap, parent: int) -> None:
         self._channel = channel
         self._memory = memory
+        self._view = memoryview(memory)
         self._parent = parent
         self._transport = sources.open_transport()
         self._told = threading.Condition()  # guards all below; notified by the listening thread
@@ -264,7 +266,8 @@ class _Worker:
             if segment.address is None:
                 place = waste
             else:
-                place = self._memory[segment.address : segment.address + last - segment.start]
+                place = self._view[segment.address : segment.address + last - segment.start]
+                populate(self._memory, segment.address, len(place))
             filled = 0
             while progress.position < last and not self._is_cancelled:
                 part = place[filled:] if segment.address is not None else place[: last - progress.position]
