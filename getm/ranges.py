@@ -6,6 +6,8 @@ a block has `PIECES` pieces of equal length. Which pieces of a block are there i
 
 from __future__ import annotations
 
+import bisect
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -130,6 +132,28 @@ def subtract(wanted: Range, taken: Iterable[Range]) -> list[Range]:
     return rest
 
 
+def coalesce(ranges: Iterable[Range], gap: int = 0) -> list[Range]:
+    """Return ranges in order, those made one that overlap or have at most *gap* bytes between them."""
+    merged: list[Range] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1] + gap:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def cut(ranges: list[Range], start: int, stop: int) -> list[Range]:
+    """Take `[start, stop)` out of a list of ranges in order that do not overlap; return what of them that was."""
+    if start >= stop:
+        return []
+    first = bisect.bisect_right(ranges, start, key=_stop)
+    last = bisect.bisect_left(ranges, stop, lo=first, key=_start)
+    touched = ranges[first:last]
+    ranges[first:last] = [rest for each in touched for rest in subtract(each, [(start, stop)])]
+    return [(max(start, low), min(stop, high)) for low, high in touched]
+
+
 def total(ranges: Iterable[Range]) -> int:
     """Return the number of bytes in ranges that share none."""
     return sum(stop - start for start, stop in ranges)
@@ -138,6 +162,9 @@ def total(ranges: Iterable[Range]) -> int:
 def overlap(one: Range, other: Range) -> bool:
     """Say whether two ranges share a byte."""
     return one[0] < other[1] and other[0] < one[1]
+
+
+_start, _stop = operator.itemgetter(0), operator.itemgetter(1)
 
 
 def _bits(start: int, stop: int) -> int:

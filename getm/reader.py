@@ -8,7 +8,7 @@ import operator
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
@@ -266,6 +266,57 @@ class Reader(io.RawIOBase):
             raise ValueError(f"offset and length must not be negative: {start}, {count}")
         return self._bytes(start, min(count, max(0, self._size - start)))
 
+    def read_buffer(self, size: SupportsIndex = -1, /) -> memoryview:
+        """Read as `read` does, but return a read-only view, on shared memory where that is possible.
+
+        It stays right as long as it is held. `pyarrow` reads this way, without a copy.
+
+        Raises:
+            GetmError: the bytes cannot be had; the position has not moved.
+        """
+        self._check_open()
+        start, length = self._advance(operator.index(size))
+        try:
+            return self._lease(start, length)
+        except BaseException:
+            self._retreat(start, length)
+            raise
+
+    def prefetch(self, ranges: Iterable[tuple[SupportsIndex, SupportsIndex]]) -> None:
+        """Announce ranges that are going to be read, so that they are fetched in parallel; return at once.
+
+        They are asked for in the order of their offsets, neighbours by one request, as far as requests may be under way and
+        memory allows, and the rest at later calls of any method that reads, as these come and are read. With `concurrency`
+        None nothing is fetched before it is read.
+
+        Args:
+            ranges: half-open, `(start, stop)`, in any order; they may overlap, and end beyond the object.
+
+        Raises:
+            ValueError: a range is negative; nothing is announced.
+        """
+        self._check_open()
+        self._engine.announce(self._feed, _checked(ranges))
+
+    def read_ranges(self, ranges: Iterable[tuple[SupportsIndex, SupportsIndex]]) -> list[bytes]:
+        """Read many ranges at once, without a position; from any thread.
+
+        Args:
+            ranges: as in `prefetch`.
+
+        Returns:
+            The bytes of each, in the order given, fewer where it ends beyond the object.
+
+        Raises:
+            ValueError: a range is negative.
+            GetmError: some bytes cannot be had.
+        """
+        self._check_open()
+        checked = _checked(ranges)
+        self._engine.announce(self._feed, checked)
+        parts = {span: self.read_at(span[0], span[1] - span[0]) for span in sorted(checked)}
+        return [parts[span] for span in checked]
+
     def write(self, _data: object, /) -> NoReturn:
         """Refuse with `io.UnsupportedOperation`."""
         raise io.UnsupportedOperation("write")
@@ -337,6 +388,13 @@ class Reader(io.RawIOBase):
             self._window = self._engine.window(self._feed, start)
         return data
 
+    def _lease(self, start: int, length: int) -> memoryview:
+        """Return a view of bytes that the object has."""
+        if length <= SMALL:
+            return memoryview(self._bytes(start, length))
+        self._tell()
+        return self._engine.lease(self._feed, start, length)
+
     def _fill(self, start: int, view: memoryview) -> None:
         """Copy bytes that the object has to *view*."""
         if len(view) > SMALL:
@@ -346,10 +404,14 @@ class Reader(io.RawIOBase):
 
     def _ask(self, start: int, view: memoryview) -> None:
         """Have the engine fill *view*, after telling it what was read without it."""
+        self._tell()
+        self._engine.readinto(self._feed, start, view)
+
+    def _tell(self) -> None:
+        """Tell the engine what was read in a window, and leave that."""
         read, self._window, self._window_read = self._window_read, None, None
         if read is not None:
             self._engine.follow(self._feed, *read)
-        self._engine.readinto(self._feed, start, view)
 
     def _at_hand(self, start: int, most: int, until: bytes | None = None) -> bytes:
         """Return at least one byte from *start* on, but at the end; more if they are there; not beyond an *until*."""
@@ -431,6 +493,12 @@ class _Verifying(Reader):
             raise StopIteration
         return line
 
+    def _lease(self, start: int, length: int) -> memoryview:
+        """Return a view of bytes, as `read_buffer` wants it."""
+        view = super()._lease(start, length)
+        self._hand_out(start, view)
+        return view
+
     def _fill(self, start: int, view: memoryview) -> None:
         """Fill the caller's buffer, as `readinto` wants it."""
         super()._fill(start, view)
@@ -459,6 +527,21 @@ def _fresh(length: int) -> tuple[bytes, memoryview]:
     array = _Memory.from_address(_address(data))
     array.owner = data  # type: ignore[attr-defined]  # an array of ctypes takes any attribute
     return data, memoryview(array).cast("B")[:length]
+
+
+def _checked(ranges: Iterable[tuple[SupportsIndex, SupportsIndex]]) -> list[tuple[int, int]]:
+    """Return ranges as plain integers, none of which stops before it starts.
+
+    Raises:
+        ValueError: one is negative.
+    """
+    checked = []
+    for each in ranges:
+        start, stop = map(operator.index, each)
+        if start < 0 or stop < 0:
+            raise ValueError(f"start and stop must not be negative: {start}, {stop}")
+        checked.append((start, max(start, stop)))
+    return checked
 
 
 def _reopen(url: Url, settings: Settings, version: Version, position: int, checksum: str | None = None) -> Reader:

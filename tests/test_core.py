@@ -763,6 +763,15 @@ class CoreMachine(RuleBasedStateMachine):
         start = min(max(0, feed.planner._position - back * BLOCK), feed.size - 1)
         self.world.lease(feed, start, min(feed.size, start + length))
 
+    @precondition(lambda self: self.readers())
+    @rule(data=st.data(), count=st.integers(1, 6), length=st.sampled_from([1, PIECE, BLOCK, 3 * BLOCK]))
+    def announce(self, data, count, length):
+        feed = self.one(data, self.readers())
+        starts = [data.draw(st.integers(0, feed.size - 1)) for _ in range(count)]
+        feed.planner.announce([(start, start + length) for start in starts])
+        self.world.core.collect()
+        self.world.dispatch(feed)
+
     @precondition(lambda self: self.world.leases)
     @rule(data=st.data())
     def drop_lease(self, data):

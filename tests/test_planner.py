@@ -349,10 +349,61 @@ class TestWorth:
         assert planner().is_worth(0, PIECE, ())
 
 
+class TestAnnounced:
+    def test_is_wanted_in_order_after_what_is_waited_for(self):
+        reader = planner()
+        reader.announce([(100 * MIB, 101 * MIB), (10 * MIB, 11 * MIB)])
+        first, ahead = missed(reader, 500 * MIB, 10)
+        assert 500 * MIB == first.start
+        assert [(10 * MIB, 11 * MIB), (100 * MIB, 101 * MIB)] == ranges(ahead)
+
+    def test_neighbours_are_one(self):
+        reader = planner()
+        reader.announce([(4 * MIB, 5 * MIB), (5 * MIB + FETCH_LEAST, 6 * MIB), (6 * MIB + FETCH_LEAST + 1, 7 * MIB)])
+        assert [(4 * MIB, 6 * MIB), (6 * MIB + FETCH_LEAST, 7 * MIB)] == ranges(reader.wants([]))
+
+    def test_a_long_one_is_shared_by_all_connections(self):
+        reader = planner(concurrency=4)
+        reader.announce([(8 * MIB, 40 * MIB)])
+        (want,) = reader.wants([])
+        assert 8 * MIB == want.run
+
+    def test_no_more_of_it_is_wanted_than_there_is_room_for(self):
+        reader = planner(room=8 * MIB)
+        reader.announce([(number * 32 * MIB, number * 32 * MIB + 5 * MIB) for number in range(1, 5)])
+        assert [(32 * MIB, 37 * MIB), (64 * MIB, 67 * MIB)] == ranges(reader.wants([]))
+
+    def test_what_has_come_takes_room_until_it_is_read(self):
+        reader = planner(room=8 * MIB)
+        reader.announce([(number * 32 * MIB, number * 32 * MIB + 5 * MIB) for number in range(1, 5)])
+        reader.came(32 * MIB, 37 * MIB)
+        assert [(64 * MIB, 67 * MIB)] == ranges(reader.wants([]))
+        reader.read(32 * MIB, 37 * MIB)
+        reader.read(500 * MIB, 501 * MIB)
+        assert [(64 * MIB, 69 * MIB), (96 * MIB, 99 * MIB)] == ranges(reader.wants([]))
+
+    def test_what_was_read_is_wanted_no_more(self):
+        reader = planner()
+        reader.announce([(32 * MIB, 40 * MIB)])
+        reader.read(34 * MIB, 36 * MIB)
+        reader.read(500 * MIB, 501 * MIB)
+        assert [(32 * MIB, 34 * MIB), (36 * MIB, 40 * MIB)] == ranges(reader.wants([]))
+
+    def test_no_more_of_it_is_wanted_at_once_than_there_are_connections_for(self):
+        reader = planner(concurrency=4)
+        reader.announce([(number * MIB, number * MIB + 1) for number in range(1, 1000)])
+        assert 5 == len(reader.wants([]))
+
+    def test_ends_with_the_object(self):
+        reader = planner(size=10 * MIB)
+        reader.announce([(9 * MIB, 99 * MIB), (11 * MIB, 12 * MIB), (3 * MIB, 3 * MIB)])
+        assert [(9 * MIB, 10 * MIB)] == ranges(reader.wants([]))
+
+
 # Whatever is read.
 
 
-KINDS = ["onward", "skip", "near", "jump", "stride", "follow", "waited", "observe", "allow"]
+KINDS = ["onward", "skip", "near", "jump", "stride", "follow", "waited", "observe", "allow", "announce", "came"]
 
 
 @st.composite
@@ -377,6 +428,10 @@ def readers(draw):
             steps.append(
                 ("observe", draw(st.sampled_from([None, 1e-6, 0.03, 5.0])), draw(st.sampled_from([None, 1.0, 5e7, 1e12])))
             )
+        elif kind in ("announce", "came"):
+            spans = st.tuples(st.integers(0, size), st.integers(0, size)).map(sorted).map(tuple)
+            some = draw(st.lists(spans, min_size=1, max_size=4))
+            steps.append(("announce", some) if kind == "announce" else ("came", *some[0]))
         elif kind == "allow":
             steps.append(("allow", draw(st.sampled_from([0, 1, block_size, 3 * block_size, ROOM]))))
         else:
@@ -435,7 +490,7 @@ def test_what_is_wanted_can_be_fetched(drawn):
         assert want.stop - want.start <= most + max(block_size, FETCH_LEAST) + 2 * piece
         assert planner.is_worth(want.start, want.stop, wants)
     ahead = wants[len(demands) :]
-    assert len(ahead) <= concurrency + 1
+    assert len(ahead) <= 2 * (concurrency + 1)
     assert sum(want.stop - want.start for want in ahead) <= room + 2 * piece * len(ahead)
     if concurrency == 1:
         assert all(want.run >= size for want in wants if want.is_open)
@@ -453,6 +508,6 @@ def test_asking_changes_nothing(drawn):
 def test_nothing_is_wanted_that_was_read_in_sequence(drawn):
     made, steps = drawn
     planner = play(made, steps)
-    if planner.is_sequential:
+    if planner.is_sequential and not any(name == "announce" for name, *_ in steps):
         position = next((step[-1] for step in reversed(steps) if step[0] in ("read", "follow")), 0)
         assert all(want.stop > position for want in planner.wants([]))

@@ -12,6 +12,8 @@ from getm.ranges import (
     ContentRange,
     block_parts,
     ceil,
+    coalesce,
+    cut,
     floor,
     missing_parts,
     overlap,
@@ -230,3 +232,27 @@ def test_content_range_never_raises_and_never_contradicts_itself(text):
         return
     assert 0 <= said.start < said.stop
     assert said.size is None or said.stop <= said.size
+
+
+@given(st.lists(ranges(), max_size=8), st.integers(0, 30))
+def test_coalesced_ranges_hold_the_same_bytes_and_the_gaps_that_are_short(spans, gap):
+    spans = [span for span in spans if span[0] < span[1]]
+    merged = coalesce(spans, gap)
+    there = {byte for span in spans for byte in range(*span)}
+    assert there <= {byte for span in merged for byte in range(*span)}
+    assert all(one[1] + gap < other[0] for one, other in pairwise(merged))
+    assert {span[0] for span in merged} <= {span[0] for span in spans}
+    assert {span[1] for span in merged} <= {span[1] for span in spans}
+    if gap == 0:
+        assert there == {byte for span in merged for byte in range(*span)}
+
+
+@given(st.lists(ranges(), max_size=8), ranges())
+def test_what_is_cut_out_and_what_stays_are_all_there_was(spans, span):
+    left = coalesce(span for span in spans if span[0] < span[1])
+    there = {byte for each in left for byte in range(*each)}
+    parts = cut(left, *span)
+    assert there & set(range(*span)) == {byte for part in parts for byte in range(*part)}
+    assert there - set(range(*span)) == {byte for each in left for byte in range(*each)}
+    assert left == sorted(left)
+    assert all(start < stop for start, stop in (*left, *parts))

@@ -30,7 +30,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ from getm.engine.memory import Window
 from getm.engine.planner import Planner
 from getm.engine.pool import Clone
 from getm.errors import TransferTimeout, UsageError
-from getm.ranges import total
+from getm.ranges import Range, total
 from getm.retry import Failure, Trouble
 from getm.sources.base import Source
 
@@ -241,6 +241,16 @@ class Engine:
         def note(core: Core) -> None:
             feed.planner.follow(stop)
             core.memory.mark_read(feed, start, stop)
+
+        self._turn(feed, note)
+
+    def announce(self, feed: Feed, ranges: Iterable[Range]) -> None:
+        """Have ranges that a caller is going to read fetched, without waiting for them."""
+
+        def note(core: Core) -> None:
+            feed.planner.announce(ranges)
+            core.collect()
+            core.dispatch(feed)
 
         self._turn(feed, note)
 

@@ -103,6 +103,9 @@ class Core:
         """Have fetched what a reader wants, demands first; cancel what nobody wants any more."""
         active = sum(bool(other.wants) for object_ in self._objects.values() for other in object_.feeds)
         feed.planner.allow(self.memory.ahead // max(1, active) * feed.block_size)
+        for want in list(feed.planner.announced()):
+            if not self.memory.missing(feed, want.start, want.stop):
+                feed.planner.came(want.start, want.stop)
         waiting = [demand for demand in feed.demands if not (demand.is_direct or demand.is_done)]
         feed.wants = feed.planner.wants((demand.start, demand.position, demand.stop) for demand in waiting)
         self._cancel_unwanted(feed)

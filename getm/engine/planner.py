@@ -10,20 +10,26 @@ Four patterns are told apart by where a read begins, seen from where the one bef
     strided      always the same distance behind (or before) it: after three such gaps the next places are fetched too
     near miss    less than a block away: twice as much is fetched as at the miss before, in the direction of the jump
     jump         anywhere else: just the pieces that hold what is asked for
+
+And what the caller has announced is fetched in any case, in the order of its offsets, as far as there is room.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from getm.config import FETCH_LEAST, MIB, RUN_LATENCIES, RUN_MOST
-from getm.ranges import PIECES, ceil, floor
+from getm.ranges import PIECES, Range, ceil, coalesce, cut, floor, total
 
 SPLIT_LEAST = MIB // 2
 """A large demand is not cut into smaller parts than this."""
 RAMP = 16
 """The window is at most this many times what was read in sequence so far, once that is a block; before, as much as that."""
+ANNOUNCED_MOST = 256
+"""So many of the ranges that were announced are looked at at once."""
 EQUAL_GAPS = 3
 RUN_UNMEASURED = 8 * MIB
 SKIP_UNMEASURED = 128 * 1024
@@ -77,9 +83,13 @@ class Planner:
         self._stride: tuple[int, int] | None = None  # length and distance of the segments to come
         self._fetch = FETCH_LEAST  # bytes fetched at a jump
         self._is_backward = False  # whether the last jump went down a little
+        self._announced: list[Range] = []  # what the caller has said that he will read, and has neither come nor been read
+        self._come: list[Range] = []  # what of that has come, and was not read yet
+        self._come_room = 0  # bytes of the room that it takes
 
     def read(self, start: int, stop: int) -> None:
         """Note that a caller reads `[start, stop)`."""
+        self._take(start, stop)
         gap = start - self._position
         if gap == 0 or (0 < gap <= self.skip and self._streak >= FETCH_LEAST):
             # One long read behind a jump is no sequence yet; at the object's beginning it is.
@@ -90,8 +100,22 @@ class Planner:
 
     def follow(self, position: int) -> None:
         """Note that the caller has read on to *position* within what was there, without asking the engine."""
+        self._take(self._position, position)
         self._position = position
         self._streak = max(self._streak, position - self._segment)
+
+    def announce(self, ranges: Iterable[Range]) -> None:
+        """Note what the caller is going to read, besides what he has said before."""
+        new = [(start, min(stop, self._size)) for start, stop in ranges if start < min(stop, self._size)]
+        for start, stop in new:
+            self._take(start, stop)
+        self._announced = coalesce([*self._announced, *new])
+
+    def came(self, start: int, stop: int) -> None:
+        """Note that all of a range is there: what was announced of it need not be fetched any more."""
+        for part in cut(self._announced, start, stop):
+            bisect.insort(self._come, part)
+            self._come_room += self._taken(*part)
 
     def waited(self) -> None:
         """Note that the last read found something missing: the window may grow."""
@@ -139,6 +163,7 @@ class Planner:
             demands: what callers wait for, the oldest first: (start, position, stop) as in `demand`.
         """
         wants = [self.demand(*demand) for demand in demands]
+        count = len(wants)
         if self.is_sequential:
             start, stop = self._position, self._position + self._ahead
             if self._ahead and start < self._size:
@@ -152,7 +177,30 @@ class Planner:
                 if room < 0 or start + length <= 0 or start >= self._size:
                     break
                 wants.append(self._want(max(0, start), start + length, RUN_MOST))
+        wants.extend(self.announced(sum(want.stop - want.start for want in wants[count:])))
         return wants
+
+    def announced(self, taken: int = 0) -> Iterator[Want]:
+        """Yield what is worth having of what was announced: as much as there is room for, and requests at once.
+
+        Neighbours are one; and a long one is cut, so that all connections have their part.
+
+        Args:
+            taken: bytes of the room that are for others.
+        """
+        if not self._announced:
+            return
+        room = self._room - self._come_room - taken
+        ahead = itertools.islice(self._announced, ANNOUNCED_MOST)
+        near = coalesce(ahead, FETCH_LEAST)[: self._concurrency + 1]
+        share = ceil(-(-min(room, total(near)) // self._concurrency), self._piece)
+        run = max(min(share, RUN_MOST), ceil(SPLIT_LEAST, self._piece))
+        for start, stop in near:
+            last = min(stop, floor(start, self._block) + floor(max(room, 0), self._block))
+            if last <= start:
+                break
+            yield self._want(start, last, run)
+            room -= self._taken(start, last)
 
     def demand(self, start: int, position: int, stop: int) -> Want:
         """Return what is fetched for a caller who asked for `[start, stop)` and has got what is before *position*."""
@@ -200,6 +248,16 @@ class Planner:
     @property
     def _ahead(self) -> int:
         return min(self._window, self._room)
+
+    def _take(self, start: int, stop: int) -> None:
+        """Take a range that is read, or announced anew, out of what was announced."""
+        cut(self._announced, start, stop)
+        if cut(self._come, start, stop):
+            self._come_room = sum(self._taken(*part) for part in self._come)
+
+    def _taken(self, start: int, stop: int) -> int:
+        """Return the bytes of the blocks that a range takes."""
+        return ceil(stop, self._block) - floor(start, self._block)
 
     def _jump(self, start: int, gap: int) -> None:
         length = self._position - self._segment
