@@ -27,7 +27,7 @@ LAYERS = [
     "engine",
     "handout",
     "reader stream progress part",
-    "transfer manifest",
+    "transfer manifest pipe",
     "batch",
     "report",
     "getm",  # getm/__init__.py: the public names
