@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from getm.config import FETCH_LEAST
+from getm.config import KIB
 from getm.errors import GetmError, MissingExtra
 from getm.reader import Reader
 
@@ -37,6 +37,9 @@ __all__ = ["Served", "pysam"]
 _SCHEME = b"getm"
 _PRIORITY = 50
 """Of one handler among several for a scheme, of which there are none for ours; htslib's own have 50 and 80."""
+_BUFFER = 256 * KIB
+"""Bytes that htslib reads at once. From the place that an index tells it reads on for up to 16,000 bases, until it comes to
+those that were asked for: with 64 KiB that took 1.7 requests at 30 ms for a region, with 256 KiB 1.3, with 1 MiB 1.2."""
 
 
 class Served:
@@ -225,12 +228,16 @@ def _open(name: bytes, mode: bytes) -> int | None:
     if served is None or not mode.startswith(b"r") or b"+" in mode:
         ctypes.set_errno(errno.ENOENT if served is None else errno.EROFS)
         return None
-    address: int | None = _library.hfile_init(ctypes.sizeof(_HFile), mode, FETCH_LEAST)
-    if address is not None:
+    try:
+        address: int = _library.hfile_init(ctypes.sizeof(_HFile), mode, _BUFFER)
+        _library.hfile_set_blksize(address, _BUFFER)  # more than htslib gives at first
         hfile = _HFile.from_address(address)
         hfile.backend = ctypes.pointer(_backend)
         _handles[address] = handle = _Handle(served, hfile)
         served.enter(address, handle)
+    except BaseException as error:  # noqa: BLE001
+        served.keep(error)
+        return None
     return address
 
 
@@ -244,6 +251,7 @@ def _load() -> ctypes.CDLL:
     try:
         library.hfile_init.argtypes = (ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
         library.hfile_init.restype = ctypes.c_void_p
+        library.hfile_set_blksize.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
         library.hfile_destroy.argtypes = (ctypes.c_void_p,)
         library.hfile_destroy.restype = None
         library.hfile_add_scheme_handler.argtypes = (ctypes.c_char_p, ctypes.POINTER(_Handler))
