@@ -78,7 +78,7 @@ def pipe(
     concurrency = None if concurrency == 1 else concurrency  # the feeder is one; another would cost a fifth of the rate
     asked = _pickled(url, settings.deadline, {"concurrency": concurrency, "checksum": checksum, **options})
     with _feeder() as channel:
-        with contextlib.suppress(BrokenPipeError):  # it was killed; `_opened` says so
+        with contextlib.suppress(ConnectionError):  # it has ended; `_opened` says so
             channel.sendall(asked)
         file = _opened(channel)
         caller = os.getpid()
@@ -172,7 +172,9 @@ def _opened(channel: socket.socket) -> io.BufferedReader:
     Raises:
         GetmError: the object cannot be had.
     """
-    word, descriptors, _, _ = socket.recv_fds(channel, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    word, descriptors = b"", list[int]()
+    with contextlib.suppress(ConnectionResetError):  # it has ended, and not read all
+        word, descriptors, _, _ = socket.recv_fds(channel, 1, 1, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
         raise _failure(channel, word) or WorkerError("the process that streams into a pipe did not open it")
     return open(descriptors[0], "rb")
@@ -185,11 +187,11 @@ def _failure(channel: socket.socket, word: bytes = b"") -> Exception | None:
         channel: to the feeder.
         word: what it has said of that already.
     """
-    channel.shutdown(socket.SHUT_WR)
-    with channel.makefile("rb") as told:
+    with contextlib.suppress(ConnectionResetError), channel.makefile("rb") as told:
+        channel.shutdown(socket.SHUT_WR)
         word += told.read()
     if not word:
-        return WorkerError("the process that streams into a pipe was killed: what was read may not be all")
+        return WorkerError("the process that streams into a pipe was killed, or could not start: not all was read")
     try:
         failure: Exception | None = pickle.loads(word)  # noqa: S301  our own feeder on a private socket
     except Exception as error:  # noqa: BLE001  that of a foreign class
