@@ -23,6 +23,7 @@ from getm.errors import (
     UsageError,
     WorkerError,
 )
+from getm.pipe import pipe
 from getm.reader import Info, Reader, info, open, read  # noqa: A004  `getm.open` reads like the builtin
 from getm.stream import Stream, iter_content, urlopen
 from getm.transfer import Copied, Terms, copy
@@ -54,6 +55,7 @@ __all__ = [
     "info",
     "iter_content",
     "open",
+    "pipe",
     "read",
     "urlopen",
 ]

@@ -27,11 +27,11 @@ LAYERS = [
     "engine",
     "handout",
     "reader stream progress part",
-    "transfer manifest",
+    "transfer manifest pipe",
     "batch",
     "report",
     "getm",  # getm/__init__.py: the public names
-    "options",
+    "options contrib contrib.htslib contrib.pysam",
     "cli",
     "__main__",
 ]
@@ -43,6 +43,7 @@ SIDEWAYS = {
     "sources.base": {"config", "retry", "uri"},
     "sources.http": {"sources.answer", "sources.connection", "sources.spool"},
     "sources": {"sources.http"},
+    "contrib.pysam": {"contrib.htslib"},
 }
 
 # What a module may not import, though it is below.
@@ -54,6 +55,7 @@ THIRD_PARTY = {
     "awscrt": "integrity",
     "cachetools": "engine.blocks",
     "click": "cli options",
+    "pysam": "contrib.htslib",
     "requests": "sources.connection sources.http",
     "tqdm": "progress",
     "urllib3": "sources.connection sources.http",

@@ -1,0 +1,1 @@
+"""What joins getm to other packages, each an extra to install."""

@@ -1,0 +1,1 @@
+"""Packages that read through getm, each tested where it is installed."""
