@@ -27,6 +27,7 @@ from typing import BinaryIO, NoReturn, Unpack
 
 from getm import config
 from getm.config import MIB, CommonOptions, Url
+from getm.engine.pool import search_path
 from getm.errors import TransferTimeout, UsageError, WorkerError
 from getm.stream import Stream, urlopen
 
@@ -120,10 +121,8 @@ def _pickled(url: Url, deadline: float, options: dict[str, object]) -> bytes:
     Raises:
         UsageError: it cannot be sent.
     """
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    search_path = [home, *(os.path.abspath(path) for path in sys.path if path)]
     try:
-        return pickle.dumps(search_path) + pickle.dumps((url, deadline, options))
+        return pickle.dumps(search_path()) + pickle.dumps((url, deadline, options))
     except Exception as error:  # an object's own reasons
         raise UsageError(_unsendable(error)) from error
 

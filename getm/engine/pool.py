@@ -242,7 +242,7 @@ class Pool:
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-                near.send("\0".join(_search_path()).encode("utf-8", "surrogateescape"))
+                near.send("\0".join(search_path()).encode("utf-8", "surrogateescape"))
         except BaseException:
             near.close()
             raise
@@ -373,7 +373,7 @@ def _own_pidfd() -> int:
         return -1
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
     """Return the folder of getm, and where else to look for modules: where this process does, but for the current folder."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return [home, *(os.path.abspath(path) for path in sys.path if path)]
