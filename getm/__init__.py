@@ -6,57 +6,30 @@ file, `copy_many` writes many. See the README.
 
 from __future__ import annotations
 
-from getm.batch import Result, copy_many
-from getm.engine import Engine, Stats
-from getm.errors import (
-    AccessDenied,
-    BadStatus,
-    GetmError,
-    IntegrityError,
-    MissingExtra,
-    NotFound,
-    ObjectChanged,
-    RangeNotSupported,
-    ShortRead,
-    SourceError,
-    TransferTimeout,
-    UsageError,
-    WorkerError,
-)
-from getm.pipe import pipe
-from getm.reader import Info, Reader, info, open, read  # noqa: A004  `getm.open` reads like the builtin
-from getm.stream import Stream, iter_content, urlopen
-from getm.transfer import Copied, Terms, copy
+import sys
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AccessDenied",
-    "BadStatus",
-    "Copied",
-    "Engine",
-    "GetmError",
-    "Info",
-    "IntegrityError",
-    "MissingExtra",
-    "NotFound",
-    "ObjectChanged",
-    "RangeNotSupported",
-    "Reader",
-    "Result",
-    "ShortRead",
-    "SourceError",
-    "Stats",
-    "Stream",
-    "Terms",
-    "TransferTimeout",
-    "UsageError",
-    "WorkerError",
-    "copy",
-    "copy_many",
-    "info",
-    "iter_content",
-    "open",
-    "pipe",
-    "read",
-    "urlopen",
-]
+if TYPE_CHECKING:  # a type checker need not wait
+    from getm.api import *  # noqa: F403
+
 __version__ = "0.1.0"
+
+_PUBLIC = """
+    AccessDenied BadStatus Copied Engine GetmError Info IntegrityError MissingExtra NotFound ObjectChanged
+    RangeNotSupported Reader Result ShortRead SourceError Stats Stream Terms TransferTimeout UsageError WorkerError copy
+    copy_many info iter_content open pipe read urlopen
+""".split()  # noqa: SIM905  # thirty lines otherwise
+
+
+def __getattr__(name: str) -> object:
+    """Import all that is public when some of it is first used: `import getm` alone is not to cost the 100 ms of requests."""
+    if name == "__all__":
+        return _PUBLIC
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'getm' has no attribute {name!r}")
+    __import__("getm.api")
+    return getattr(sys.modules["getm.api"], name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

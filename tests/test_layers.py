@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import getm
+import getm.api
+
 PACKAGE = Path(__file__).parents[1] / "getm"
 
 # From the bottom to the top.
@@ -27,10 +30,11 @@ LAYERS = [
     "engine",
     "handout",
     "reader stream progress part",
-    "transfer manifest pipe",
+    "transfer manifest pipes",
     "batch",
     "report",
-    "getm",  # getm/__init__.py: the public names
+    "api",
+    "getm",  # getm/__init__.py
     "options contrib contrib.htslib contrib.pysam",
     "cli",
     "__main__",
@@ -136,6 +140,16 @@ def later():
     assert {"numpy", "requests"} == others(source)
 
 
+def test_the_package_has_the_public_names_and_no_others():
+    everything = {}
+    exec("from getm import *", everything)
+    assert sorted(getm.api.__all__) == sorted(everything.keys() - {"__builtins__"})
+    assert set(getm.api.__all__) <= set(dir(getm))
+    assert getm.open is getm.reader.open
+    with pytest.raises(AttributeError, match="'nonsense'"):
+        _ = getm.nonsense
+
+
 def test_importing_getm_starts_nothing_and_takes_nothing_optional():
     script = """
 import json, sys, threading
@@ -145,5 +159,5 @@ with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules, threads, children = json.loads(result.stdout)
-    assert set() == {"click", "multiprocessing", "numpy", "tqdm"} & set(modules)
+    assert set() == {"click", "multiprocessing", "numpy", "requests", "tqdm"} & set(modules)
     assert (1, "") == (threads, children)

@@ -203,7 +203,7 @@ class TestFailing:
     @pytest.mark.parametrize("program", ["pass", "import os; os.read(0, 1); os.kill(os.getpid(), 9)", "raise OSError"])
     @pytest.mark.parametrize("length", [1, MIB])
     def test_a_feeder_that_does_not_get_so_far_is_an_error_on_entering(self, url, monkeypatch, program, length):
-        monkeypatch.setattr(sys.modules["getm.pipe"], "_FEEDER", program)
+        monkeypatch.setattr(sys.modules["getm.pipes"], "_FEEDER", program)
         with pytest.raises(getm.WorkerError, match="could not start"), getm.pipe(url, headers={"X-Own": "7" * length}):
             raise AssertionError("entered")
 

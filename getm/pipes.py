@@ -36,7 +36,7 @@ import pickle, socket, sys
 channel = socket.socket(fileno=0)
 asked = channel.makefile("rb")
 sys.path[:] = pickle.load(asked)
-from getm.pipe import feed
+from getm.pipes import feed
 feed(channel, asked)
 """
 PIPE_SIZE = MIB
