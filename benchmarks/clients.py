@@ -94,7 +94,9 @@ def _read_all(job: Job, consume: Callable[[Any], None]) -> Callable[[], None]:
                 while count := file.readinto(buffer):
                     consume(buffer[:count])
             else:
-                while len(data := file.read(MIB)):
+                left = job.size  # nobody is asked for what is beyond the end: remfile fails there
+                while left and len(data := file.read(min(MIB, left))):
+                    left -= len(data)
                     consume(data)
 
     return run

@@ -69,10 +69,9 @@ def _getm(job: Job) -> Open:
 
     @contextmanager
     def opened() -> Iterator[Any]:
-        options = {"concurrency": int(word) for word in job.option.split() if word.isdigit()}
-        memory = MEMORY.get(options.get("concurrency", 0))
-        if job.option == "none":
-            options = {"concurrency": None}
+        concurrency = int(job.option) if job.option.isdigit() else None
+        options = {"concurrency": concurrency} if concurrency or job.option == "none" else {}
+        memory = MEMORY.get(concurrency)
         if memory is None:
             with getm.open(job.url, **options) as file:
                 yield file

