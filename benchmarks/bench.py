@@ -123,8 +123,9 @@ class Bench:
     def _limit_command(self, case: Case, job: Job) -> list[str]:
         connections, *words = job.option.split()
         ring = 0 if "fresh" in words else RING
+        length = min(RANGES[case.profile], -(-job.size // int(connections)))
         authority = [job.authority] if job.authority else []
-        return [str(self._limit), job.url, str(job.size), connections, str(ring), str(RANGES[case.profile]), *authority]
+        return [str(self._limit), job.url, str(job.size), connections, str(ring), str(length), *authority]
 
     def _copy(self, case: Case, job: Job) -> tuple[dict[str, float], tuple[float, ...], str | None]:
         """Run a command that copies, in a folder of its own that is removed again; return as `_read` does."""

@@ -42,6 +42,10 @@ class Errand:
         """Return *option* with the certificate to trust, where there is TLS."""
         return [] if self.job.authority is None else [option, self.job.authority]
 
+    def insecure(self, option: str) -> list[str]:
+        """Return *option* where there is TLS, for who takes no certificate of an IP address."""
+        return [] if self.job.authority is None else [option]
+
     def list(self, name: str) -> str:
         """Return the path of a list of the objects."""
         return str(self.lists / name)
@@ -69,7 +73,7 @@ COMMANDS: dict[str, dict[str, Callable[[Errand], list[str]]]] = {
             *(*ARIA2C, *errand.trust("--ca-certificate"), "--file-allocation=none", "-x16", "-s16", "-k1M"),
             *("-o", errand.key, errand.url),
         ],
-        "axel": lambda errand: ["axel", "-q", "-n16", "-o", errand.key, errand.url],
+        "axel": lambda errand: ["axel", "-q", "-n16", *errand.insecure("-k"), "-o", errand.key, errand.url],
         "curl": lambda errand: ["curl", "-sSf", *errand.trust("--cacert"), "-o", errand.key, errand.url],
         "wget": lambda errand: ["wget", "-nv", *errand.trust("--ca-certificate"), "-O", errand.key, errand.url],
         "rclone copyurl": lambda errand: [

@@ -1,5 +1,6 @@
 """The plots of the results, as SVG."""
 
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from benchmarks.table import FIGURES
 mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "getm", "font.size": 9, "lines.markersize": 4}
 mpl.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
 COLUMNS = 3
+STYLES = ["o-", "o--", "o:"]  # of one peer that is used in several ways
 COLOURS = {"getm": "#cc3311", "limit": "#999999"}
 OTHERS = ["#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#555555", "#99ddaa", "#004488", "#ddaa33"]
 
@@ -26,10 +28,17 @@ def draw(results: Results, folder: Path) -> list[Path]:
         path = folder / f"{name}.svg"
         path.unlink(missing_ok=True)
         if plot(cases, results):
-            plt.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+            plt.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), bbox_inches="tight")
+            _shrink(path)
             drawn.append(path)
         plt.close("all")
     return drawn
+
+
+def _shrink(path: Path) -> None:
+    """Leave out what nobody sees: comments, margins, and all but two decimals."""
+    text = re.sub(r"<!--.*?-->|^ +", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\n+", "\n", text)))
 
 
 def _concurrency(cases: list[Case], results: Results) -> bool:
@@ -102,9 +111,11 @@ def _growth(cases: list[Case], results: Results) -> bool:
         figure = FIGURES[case.figure]
         for number, peer in enumerate(case.peers):
             points, values = _line(case, peer, case.figure, results)
-            panel.plot(points, [value / figure.one for value in values], "o-", color=_colour(peer, number), label=peer)
+            style = STYLES[sum(other.split()[0] == peer.split()[0] for other in case.peers[:number]) % len(STYLES)]
+            panel.plot(points, [value / figure.one for value in values], style, color=_colour(peer, number), label=peer)
         scale = "log" if max(case.points) > 20 * min(case.points) else "linear"
-        panel.set(xlabel=case.axis, ylabel=f"{figure.unit or case.figure}", xscale=scale)
+        label = case.figure if " " in case.figure else figure.unit
+        panel.set(xlabel=case.axis, ylabel=label, xscale=scale)
         if scale == "log" and case.figure == "seconds":
             panel.set_yscale("log")
         else:

@@ -81,6 +81,8 @@ class Results:
         """Return the median of a figure, of the memory the most; None if there is none."""
         if figure == "memory":
             return self.memory(case, peer)
+        if figure in {"slope", "intercept"}:
+            return self._line(case, peer)[figure == "intercept"]
         values = self.values(case, peer, figure, point)
         return statistics.median(values) if values else None
 
@@ -95,6 +97,15 @@ class Results:
             run.figures["memory"] for run in self.runs if (run.case, run.peer) == (case, peer) and "memory" in run.figures
         ]
         return max(seen, default=None)
+
+    def _line(self, case: str, peer: str) -> tuple[float | None, float | None]:
+        """Return CPU seconds for each GiB more, and those for none, of a case in which objects grow by the MiB."""
+        points = sorted({run.point for run in self.of(case, peer)})
+        if len(points) < 2:
+            return None, None
+        least, most = (self.median(case, peer, "cpu of all", point) for point in (points[0], points[-1]))
+        slope = (most - least) / (points[-1] - points[0])
+        return slope * 1024, least - slope * points[0]
 
     def save(self, path: Path) -> None:
         """Write all to a file."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import Case, Target, find
+from benchmarks.cases import Case, Target, connections, find
 from benchmarks.results import Results
 
 
@@ -34,6 +34,8 @@ FIGURES = {
     "CPU": Figure("s/GiB"),
     "cpu": Figure("s", 1, 3),
     "cpu of all": Figure("s"),
+    "slope": Figure("s/GiB"),
+    "intercept": Figure("s"),
     "memory": Figure("MiB", 1 << 20, 0),
     "KiB a reader": Figure("KiB", 1, 1),
     "us a read": Figure("us"),
@@ -111,7 +113,13 @@ def _growth_rows(case: Case, results: Results) -> list[str]:
         for point in case.points
         if results.of(case.name, peer, point)
     ]
-    return _lines(["peer", case.axis, *names], rows)
+    lines = _lines(["peer", case.axis, *names], rows)
+    if case.figure == "cpu of all":
+        peers = [peer for peer in case.peers if results.median(case.name, peer, "slope") is not None]
+        names = ["slope", "intercept"]
+        rows = [[peer, *(_text(name, results.median(case.name, peer, name)) for name in names)] for peer in peers]
+        lines += ["", *_lines(["peer", "for each GiB", "for none"], rows)]
+    return lines
 
 
 def _lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
@@ -123,29 +131,35 @@ def _lines(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 
 
 def _targets(cases: Iterable[Case], results: Results) -> str:
-    rows = []
-    for case in cases:
-        for target in case.targets:
-            value = results.median(case.name, target.peer, target.figure, target.point)
-            base = bound(case, target, results)
-            if value is not None and base:
-                ratio = value / base
-                against = " or ".join(target.against) or f"{FIGURES[target.figure].text(target.floor)}"
-                if target.against_point is not None:
-                    against += f" at {target.against_point}"
-                peer = f"{target.peer} at {target.point} {case.axis}" if target.point is not None else target.peer
-                figures = f"{_text(target.figure, value)} against {_text(target.figure, base)}"
-                verdict = "yes" if ratio <= target.most else "**no**"
-                rows.append(
-                    [case.name, peer, f"{target.figure} <= {target.most:g} x {against}", f"{ratio:.2f} ({figures})", verdict]
-                )
+    rows = [row for case in cases for target in case.targets if (row := _verdict(case, target, results))]
     return "\n".join(_lines(["workload", "who", "target", "measured", "reached"], rows)) + "\n" if rows else ""
+
+
+def _verdict(case: Case, target: Target, results: Results) -> list[str]:
+    """Return the row of one target; none if what it wants was not measured."""
+    value = results.median(case.name, target.peer, target.figure, target.point)
+    base = bound(case, target, results)
+    if value is None or not base:
+        return []
+    against = " or ".join(target.against) or _text(target.figure, target.floor)
+    if target.connections:
+        against = f"the rate of {target.connections} connections"
+    if target.against_point is not None:
+        against += f" at {target.against_point}"
+    peer = f"{target.peer} at {target.point} {case.axis}" if target.point is not None else target.peer
+    return [
+        case.name,
+        peer,
+        f"{target.figure} <= {target.most:.3g} x {against}",
+        f"{value / base:.2f}: {_text(target.figure, value)} against {_text(target.figure, base)}",
+        "yes" if value / base <= target.most else "**no**",
+    ]
 
 
 def bound(case: Case, target: Target, results: Results) -> float | None:
     """Return what a target's figure is held against; None if that was not measured."""
-    if target.floor:
-        return target.floor
+    if target.floor or target.connections:
+        return target.floor or connections(target.connections, case.content.size)
     point = target.point if target.against_point is None else target.against_point
     return results.best(case.name, target.against, target.figure, point)
 
