@@ -15,7 +15,7 @@ from typing import Self
 from awscrt.checksums import crc32c
 
 from benchmarks import commands, measuring
-from benchmarks.cases import MIB, Case
+from benchmarks.case import MIB, Case
 from benchmarks.data import Content
 from benchmarks.jobs import BUCKET, Job
 from benchmarks.results import Run
@@ -26,6 +26,12 @@ ORIGINAL = HERE / ".venv-original/bin/python"
 DESTINATIONS = {"tmpfs": "/dev/shm", "disk": "/var/tmp"}
 RING = 16 * MIB  # bytes of memory that the program that is the limit receives into, over and over
 RANGES = {"raw": 8 * MIB, "https": 8 * MIB, "wan": 32 * MIB}  # bytes of its requests; over a distance longer ones cost less
+IMPORT = """
+import time
+began = time.perf_counter()
+import {module}
+print('{{"seconds": %f, "cpu_before": 0}}' % (time.perf_counter() - began))
+"""
 UNCHECKED = {"import", "idle", "threads", "hits"}  # workloads that return nothing to check, or check it themselves
 
 
@@ -177,6 +183,8 @@ class Bench:
 
 
 def _client(job: Job) -> list[str]:
+    if job.workload == "import":  # in an interpreter that has imported nothing else
+        return [sys.executable, "-c", IMPORT.format(module=job.name)]
     python = str(ORIGINAL) if job.name == "original" else sys.executable
     return [python, "-m", "benchmarks.clients", job.dump()]
 

@@ -2,7 +2,9 @@
 
 import json
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 MIB = 1 << 20
 BUCKET = "bucket"  # S3 clients ask for /bucket/key, which nginx answers well enough for them
@@ -96,3 +98,7 @@ class Outcome:
     latencies: tuple[float, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
     cpu_before: float = 0.0
+
+
+Work: TypeAlias = Callable[[], Outcome]
+"""What is left to do when all is imported."""

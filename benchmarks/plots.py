@@ -8,7 +8,8 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt  # after the choice above
 
-from benchmarks.cases import Case, connections, find
+from benchmarks.case import Case, connections
+from benchmarks.cases import find
 from benchmarks.results import Results
 from benchmarks.table import FIGURES
 

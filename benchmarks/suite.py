@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks import cases, commands, measuring, plots, table
 from benchmarks.bench import DESTINATIONS, Bench
-from benchmarks.cases import Case
+from benchmarks.case import Case, among, essential, quick
 from benchmarks.results import Results
 
 HERE = Path(__file__).parent
@@ -84,11 +84,11 @@ def _arguments() -> argparse.Namespace:
 
 def _chosen(arguments: argparse.Namespace) -> list[Case]:
     """Return the cases that are wanted, with the peers that are."""
-    found = [cases.quick(case) for case in cases.CASES] if arguments.quick else list(cases.CASES)
+    found = [quick(case) for case in cases.CASES] if arguments.quick else list(cases.CASES)
     if arguments.peer:
-        found = [cases.among(case, arguments.peer) for case in found]
+        found = [among(case, arguments.peer) for case in found]
     elif arguments.quick:
-        found = [cases.essential(case) for case in found]
+        found = [essential(case) for case in found]
     wanted = {
         case.name: case
         for case in found
@@ -142,6 +142,8 @@ def _versions() -> dict[str, str]:
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    for found in HERE.glob(".venv-original/lib/*/site-packages/getm-*.dist-info"):
+        versions["original"] = found.name.removesuffix(".dist-info").replace("-", " ")
     for name, command in commands.VERSIONS.items():
         with contextlib.suppress(FileNotFoundError):
             said = subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import Case, Target, connections, find
+from benchmarks.case import Case, Target, connections
+from benchmarks.cases import find
 from benchmarks.results import Results
 
 
@@ -48,12 +49,14 @@ def page(results: Results, images: Sequence[Path]) -> str:
     """Return all of it."""
     cases = find(run.case for run in results.runs)
     head = "\n".join(f"- {name}: {value}" for name, value in results.machine.items())
+    loads = [run.load for run in results.runs]
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     shown = "\n".join(f"![{image.stem}]({image.name})" for image in images)
     sections = "\n".join(section(case, results) for case in cases)
     return f"""# Measurements
 
 {head}
+- load before the runs: {statistics.median(loads):.1f}, at most {max(loads):.1f}
 - versions: {versions}
 
 Made by `benchmarks/run`, see there what raw, https and wan are. Each figure is the median of its runs, with the least and
