@@ -24,11 +24,14 @@ OTHERS = ["#4477aa", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#55
 def draw(results: Results, folder: Path) -> list[Path]:
     """Draw what there is, and return the files."""
     cases = find(run.case for run in results.runs if run.failure is None)
+    groups = dict.fromkeys(case.group for case in cases)
+    bars = [(f"bars-{group}", _bars, [case for case in cases if case.group == group]) for group in groups]
+    whole = [("concurrency", _concurrency, cases), ("latencies", _latencies, cases), ("growth", _growth, cases)]
     drawn = []
-    for name, plot in (("concurrency", _concurrency), ("latencies", _latencies), ("bars", _bars), ("growth", _growth)):
+    for name, plot, shown in [*whole, *bars]:
         path = folder / f"{name}.svg"
         path.unlink(missing_ok=True)
-        if plot(cases, results):
+        if plot(shown, results):
             plt.savefig(path, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), bbox_inches="tight")
             _shrink(path)
             drawn.append(path)
@@ -52,10 +55,11 @@ def _concurrency(cases: list[Case], results: Results) -> bool:
             panel.plot(
                 points, [case.content.size / value / 1e6 for value in seconds], "o-", color=_colour(peer, number), label=peer
             )
-        rates = [case.content.size / connections(point, case.content.size) / 1e6 for point in case.points]
-        panel.plot(case.points, rates, ":", color="black", linewidth=0.8, label="connections' rate")
-        panel.set(title=case.name, xlabel="connections", ylabel="MB/s", xscale="log", xticks=case.points, ylim=(0, None))
-        panel.set_xticks(case.points, [str(point) for point in case.points])
+        all_points = results.points(case.name)
+        rates = [case.content.size / connections(point, case.content.size) / 1e6 for point in all_points]
+        panel.plot(all_points, rates, ":", color="black", linewidth=0.8, label="connections' rate")
+        panel.set(title=case.name, xlabel="connections", ylabel="MB/s", xscale="log", ylim=(0, None))
+        panel.set_xticks(all_points, [str(point) for point in all_points])
         panel.minorticks_off()
         panel.legend()
     return bool(shown)
@@ -81,10 +85,11 @@ def _bars(cases: list[Case], results: Results) -> bool:
     shown = [case for case in cases if not case.axis]
     if not shown:
         return False
-    rows = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+    columns = min(COLUMNS, len(shown))
+    rows = [shown[start : start + columns] for start in range(0, len(shown), columns)]
     heights = [max(len(case.peers) for case in row) * 0.17 + 0.6 for row in rows]
     _, panels = plt.subplots(
-        len(rows), COLUMNS, figsize=(13, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+        len(rows), columns, figsize=(4.3 * columns, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
     )
     for panel, case in zip(panels.flat, shown, strict=False):
         medians = {peer: results.median(case.name, peer, case.figure) for peer in case.peers}
@@ -113,8 +118,11 @@ def _growth(cases: list[Case], results: Results) -> bool:
         for number, peer in enumerate(case.peers):
             points, values = _line(case, peer, case.figure, results)
             style = STYLES[sum(other.split()[0] == peer.split()[0] for other in case.peers[:number]) % len(STYLES)]
+            if not points:
+                continue
             panel.plot(points, [value / figure.one for value in values], style, color=_colour(peer, number), label=peer)
-        scale = "log" if max(case.points) > 20 * min(case.points) else "linear"
+        all_points = results.points(case.name)
+        scale = "log" if max(all_points) > 20 * min(all_points) else "linear"
         label = case.figure if " " in case.figure else figure.unit
         panel.set(xlabel=case.axis, ylabel=label, xscale=scale)
         if scale == "log" and case.figure == "seconds":
@@ -130,7 +138,7 @@ def _growth(cases: list[Case], results: Results) -> bool:
 
 def _line(case: Case, peer: str, figure: str, results: Results) -> tuple[list[int], list[float]]:
     """Return the points of the axis at which there is a figure, and the figures."""
-    found = [(point, results.median(case.name, peer, figure, point)) for point in case.points]
+    found = [(point, results.median(case.name, peer, figure, point)) for point in results.points(case.name, peer)]
     found = [(point, value) for point, value in found if value is not None]
     return [point for point, _ in found], [value for _, value in found]
 

@@ -72,6 +72,10 @@ class Results:
             and (point is None or run.point == point)
         ]
 
+    def points(self, case: str, peer: str | None = None) -> list[int]:
+        """Return where on the axis there are runs."""
+        return sorted({run.point for run in self.of(case, peer)})
+
     def values(self, case: str, peer: str, figure: str, point: int | None = None) -> list[float]:
         """Return a figure of all runs that have it."""
         found = (run.figure(figure) for run in self.of(case, peer, point))
@@ -100,7 +104,7 @@ class Results:
 
     def _line(self, case: str, peer: str) -> tuple[float | None, float | None]:
         """Return CPU seconds for each GiB more, and those for none, of a case in which objects grow by the MiB."""
-        points = sorted({run.point for run in self.of(case, peer)})
+        points = self.points(case, peer)
         if len(points) < 2:
             return None, None
         least, most = (self.median(case, peer, "cpu of all", point) for point in (points[0], points[-1]))

@@ -56,8 +56,9 @@ def main() -> None:
                 results.save(output / "results.json")
                 print(table.section(case, results), flush=True)
     finally:
-        _write(results, output)
-        print(f"See {output}/README.md")
+        if results.runs:
+            _write(results, output)
+            print(f"See {output}/README.md")
 
 
 def _arguments() -> argparse.Namespace:

@@ -113,8 +113,7 @@ def _growth_rows(case: Case, results: Results) -> list[str]:
     rows = [
         [peer, str(point), *(_text(name, results.median(case.name, peer, name, point)) for name in names)]
         for peer in case.peers
-        for point in case.points
-        if results.of(case.name, peer, point)
+        for point in results.points(case.name, peer)
     ]
     lines = _lines(["peer", case.axis, *names], rows)
     if case.figure == "cpu of all":
