@@ -8,8 +8,6 @@ from benchmarks.data import Content
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
-OWN = 1.0  # no more than the best of those that are named
-EVEN = 1.1  # the same, where there is nothing to gain: so much one run differs from another
 CONNECTION = 50 * MIB  # bytes per second of one connection in the profile wan
 
 
@@ -23,6 +21,7 @@ class Target:
         against: peers, the best of whom it is held against.
         figure: what of it, a name in `table.FIGURES`.
         floor: bytes or seconds that it is held against, where that is nobody's figure.
+        plus: seconds or bytes that it may be more than those.
         connections: it is held against what so many connections give in the profile wan.
         point: where on the axis, of a growth; None where there is none.
         against_point: where on it those are whom it is held against; None for the same.
@@ -33,6 +32,7 @@ class Target:
     against: tuple[str, ...] = ()
     figure: str = "seconds"
     floor: float = 0.0
+    plus: float = 0.0
     connections: int = 0
     point: int | None = None
     against_point: int | None = None

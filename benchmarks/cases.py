@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from benchmarks.case import EVEN, GIB, KIB, MIB, OWN, Case, Target, quick
+from benchmarks.case import GIB, KIB, MIB, Case, Target, quick
 from benchmarks.data import Content
 
 LARGE = Content("ramp", GIB)
@@ -50,7 +50,7 @@ CASES = (
         Content("ramp", MIB),
         ("getm", "requests", "urllib3", "obstore", "megfile"),
         "ms",
-        (Target("getm", OWN, ("requests",), "ms"),),
+        (Target("getm", 1, ("requests",), "ms", plus=0.015),),
     ),
     *(
         Case(
@@ -61,9 +61,9 @@ CASES = (
             SMALLER,
             OPENERS,
             "ms",
-            (Target("getm", EVEN, ("requests", "fsspec default", "obstore reader"), "ms"),),
+            (Target("getm", most, ("requests",), "ms", plus=plus),),
         )
-        for profile in ("wan", "raw")
+        for profile, most, plus in (("wan", 1.05, 0.0), ("raw", 1, 0.001))
     ),
     Case(
         "random",
@@ -73,7 +73,7 @@ CASES = (
         SMALLER,
         SEEKERS,
         "p50",
-        (Target("getm", EVEN, ("obstore ranges",), "p50"), Target("getm", EVEN, ("obstore ranges",), "p95")),
+        (Target("getm", 1.05, ("obstore ranges",), "p50"), Target("getm", 1.1, ("obstore ranges",), "p95")),
     ),
     Case(
         "random",
@@ -82,7 +82,7 @@ CASES = (
         "wan",
         SMALLER,
         SEEKERS,
-        targets=(Target("getm", OWN, ("requests ranges", "megfile")),),
+        targets=(Target("getm", 0.4, ("requests ranges",)),),
     ),
     Case(
         "read",
@@ -92,8 +92,8 @@ CASES = (
         SMALLER,
         (*WAN_READERS, "getm 16", "limit 16", "original 4", "remfile", "fsspec blockcache", "fsspec background", "pyarrow"),
         targets=(
-            Target("getm 8", OWN, ("megfile", "boto3 download")),
-            Target("getm 16", OWN, ("megfile", "boto3 download")),
+            Target("getm 8", 1, ("megfile", "boto3 download")),
+            Target("getm 16", 1, ("megfile", "boto3 download")),
         ),
     ),
     Case(
@@ -104,10 +104,10 @@ CASES = (
         LARGE,
         ("getm 8", "getm 16", "megfile", "boto3 download", "limit 8", "limit 16"),
         targets=(
-            Target("getm 8", OWN, ("megfile", "boto3 download")),
+            Target("getm 8", 1, ("megfile", "boto3 download")),
             Target("getm 8", 1 / 0.85, connections=8),
-            Target("getm 16", 1 / 0.85, connections=16),
-            Target("getm 8", OWN, figure="memory", floor=256 * MIB),
+            Target("getm 16", 1 / 0.8, connections=16),
+            Target("getm 8", 1, figure="memory", floor=180 * MIB),
         ),
         looks=True,
     ),
@@ -119,12 +119,12 @@ CASES = (
         LARGE,
         RAW_READERS,
         targets=(
-            Target("getm 1", OWN, ("obstore stream", "fsspec readahead", "megfile")),
-            Target("getm 8", OWN, ("obstore stream", "fsspec readahead", "megfile")),
-            Target("getm 1", 1.5, ("limit 1",)),
-            Target("getm 8", 1.5, ("limit 8",)),
-            Target("getm none", EVEN, ("requests readinto",)),
-            Target("getm 8", OWN, figure="memory", floor=256 * MIB),
+            Target("getm 1", 1, ("obstore stream", "fsspec readahead", "megfile")),
+            Target("getm 8", 1, ("obstore stream", "fsspec readahead", "megfile")),
+            Target("getm 1", 1.3, ("limit 1",)),
+            Target("getm 8", 1.3, ("limit 8",)),
+            Target("getm none", 1.1, ("requests readinto",)),
+            Target("getm 8", 1, figure="memory", floor=100 * MIB),
         ),
         looks=True,
     ),
@@ -136,10 +136,10 @@ CASES = (
         LARGE,
         STREAMERS,
         targets=(
-            Target("getm iter_content", OWN, tuple(peer for peer in STREAMERS if peer.startswith("original iter"))),
-            Target("getm urlopen", OWN, tuple(peer for peer in STREAMERS if peer.startswith("original url"))),
-            Target("getm iter_content", OWN, ("getm 1",), "CPU"),
-            Target("getm urlopen", OWN, ("getm 1",), "CPU"),
+            Target("getm iter_content", 1, tuple(peer for peer in STREAMERS if peer.startswith("original iter"))),
+            Target("getm urlopen", 1, tuple(peer for peer in STREAMERS if peer.startswith("original url"))),
+            Target("getm iter_content", 1, ("getm 1",), "CPU"),
+            Target("getm urlopen", 1, ("getm 1",), "CPU"),
         ),
     ),
     *(
@@ -150,10 +150,10 @@ CASES = (
             "https",
             LARGE,
             SECURE_READERS,
-            targets=(Target("getm 1", OWN, ("urllib3",)), Target("getm 4", OWN, ("urllib3",))),
+            targets=(Target("getm 1", most, ("urllib3",)), Target("getm 4", most, ("urllib3",))),
             compute=compute,
         )
-        for title, compute in (("idle consumer", 0.0), ("consumer computes 3 ms a MiB", 0.003))
+        for title, compute, most in (("idle consumer", 0.0, 1.15), ("consumer computes 3 ms a MiB", 0.003, 1))
     ),
     Case(
         "formats",
@@ -163,8 +163,8 @@ CASES = (
         Content("parquet", 200_000_000),
         (*FORMAT_READERS, "getm prefetch", "pyarrow", "s3fs"),
         targets=(
-            Target("getm", OWN, ("requests ranges",)),
-            Target("getm prefetch", EVEN, ("pyarrow",)),
+            Target("getm", 0.65, ("requests ranges",)),
+            Target("getm prefetch", 1.15, ("pyarrow",)),
         ),
     ),
     Case(
@@ -174,7 +174,7 @@ CASES = (
         "wan",
         Content("zip", 200_000_000),
         FORMAT_READERS,
-        targets=(Target("getm", OWN, ("requests ranges", "megfile")),),
+        targets=(Target("getm", 0.5, ("requests ranges",)),),
     ),
     Case(
         "formats",
@@ -183,7 +183,7 @@ CASES = (
         "wan",
         Content("hdf5", 200_000_000),
         (*FORMAT_READERS, "remfile"),  # pyarrow and zipfile do not take its files
-        targets=(Target("getm", OWN, ("requests ranges", "megfile")),),
+        targets=(Target("getm", 0.75, ("requests ranges",)),),
     ),
     *(
         Case(
@@ -193,7 +193,7 @@ CASES = (
             profile,
             Content("ramp", 100 * KIB, 201),
             ("getm", "getm --manifest", "urllib3", "requests", "boto3", "obstore", "fsspec", "aiohttp"),
-            targets=(Target("getm", OWN, ("urllib3",)),),
+            targets=(Target("getm", 1.1, ("urllib3",)),),
         )
         for profile in ("wan", "raw")
     ),
@@ -204,7 +204,7 @@ CASES = (
         "wan",
         SMALLER,
         (*COPIERS, "getm -x16 crc32c", "getm -x16 md5"),
-        targets=tuple(Target(peer, OWN, ("aria2c",)) for peer in ("getm -x16", "getm -x16 crc32c", "getm -x16 md5")),
+        targets=(Target("getm -x16 crc32c", 1.1, ("aria2c",)), Target("getm -x16 md5", 1.5, ("aria2c",))),
         destination="tmpfs",
     ),
     *(
@@ -215,7 +215,7 @@ CASES = (
             profile,
             LARGE,
             COPIERS,
-            targets=(Target("getm -x8", OWN, ("rclone copyurl", "curl", "s5cmd", "wget", "axel")),),
+            targets=(Target("getm -x8", 1.05, tuple(peer for peer in COPIERS if not peer.startswith("getm"))),),
             destination=destination,
         )
         for profile in ("raw", "https")
@@ -229,7 +229,7 @@ CASES = (
             "raw",
             Content("ramp", 100 * KIB, 2000),
             SMALL_COPIERS,
-            targets=(Target("getm", OWN, ("aria2c", "rclone copyurl", "curl")),),
+            targets=(Target("getm", 1.1, ("aria2c", "rclone copyurl", "rclone copy")),),
             destination=destination,
         )
         for destination in ("tmpfs", "disk")
@@ -242,7 +242,7 @@ CASES = (
         LARGE,
         ("getm 1", "getm 8", "getm none", "requests", "requests readinto", "obstore stream", "megfile", "limit 8"),
         "cpu of all",
-        (Target("getm 1", OWN, ("obstore stream", "megfile"), "slope"), Target("getm 8", OWN, ("megfile",), "slope")),
+        (Target("getm 8", 1, figure="slope", floor=0.5),),
         axis="MiB",
         points=(1024, 4096),
     ),
@@ -253,7 +253,7 @@ CASES = (
         "wan",
         LARGE,
         ("getm", "limit"),
-        targets=(Target("getm", 1.25, ("getm",), "CPU", point=32, against_point=8),),
+        targets=(Target("getm", 1.5, ("getm",), "CPU", point=32, against_point=8),),
         axis="connections",
         points=(1, 2, 4, 8, 16, 32),
     ),
@@ -275,6 +275,7 @@ CASES = (
         SMALLER,
         ("getm",),
         "KiB a reader",
+        (Target("getm", 1, figure="KiB a reader", floor=20, point=1000),),
         axis="readers",
         points=(1, 10, 100, 1000),
     ),

@@ -24,7 +24,7 @@ def _local(job: Job) -> FetchAll:
 
 
 def _getm(job: Job) -> FetchAll:
-    import getm
+    import getm.api
 
     return _by_threads(lambda key: getm.read(job.locate(key)))
 

@@ -15,7 +15,7 @@ THREAD_READS = 16  # of each thread
 
 def idle(job: Job) -> Work:
     """Open so many readers, read a byte of each, and keep them; measure what each costs."""
-    import getm
+    import getm.api
 
     def work() -> Outcome:
         with ExitStack() as stack:
@@ -34,7 +34,7 @@ def idle(job: Job) -> Work:
 
 def threads(job: Job) -> Work:
     """Read here and there, from so many threads on one reader."""
-    import getm
+    import getm.api
 
     def work() -> Outcome:
         with getm.open(job.url) as file, ThreadPoolExecutor(job.point) as pool:
@@ -51,7 +51,7 @@ def threads(job: Job) -> Work:
 
 def hits(job: Job) -> Work:
     """Read what is there already, of an object that was read as a whole and fits in memory."""
-    import getm
+    import getm.api
 
     def work() -> Outcome:
         with closing(getm.Engine(memory=256 * MIB)) as engine, getm.open(job.url, engine=engine) as file:

@@ -20,10 +20,10 @@ def _concurrency(job: Job) -> dict[str, int]:
 
 def _iter_content(job: Job, consume: Consume) -> Run:
     """Iterate, as getm of today and of old both do."""
-    import getm
+    from getm import iter_content
 
     def run() -> None:
-        for part in getm.iter_content(job.url, **_concurrency(job)):
+        for part in iter_content(job.url, **_concurrency(job)):
             consume(part)
 
     return run
@@ -31,10 +31,10 @@ def _iter_content(job: Job, consume: Consume) -> Run:
 
 def _urlopen(job: Job, consume: Consume) -> Run:
     """Read by MiB, and release each part, as the original wants it."""
-    import getm
+    from getm import urlopen
 
     def run() -> None:
-        with getm.urlopen(job.url, **_concurrency(job)) as stream:
+        with urlopen(job.url, **_concurrency(job)) as stream:
             while len(part := stream.read(MIB)):
                 consume(part)
                 part.release()

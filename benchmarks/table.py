@@ -146,6 +146,8 @@ def _verdict(case: Case, target: Target, results: Results) -> list[str]:
     against = " or ".join(target.against) or _text(target.figure, target.floor)
     if target.connections:
         against = f"the rate of {target.connections} connections"
+    if target.plus:
+        against += f" + {_text(target.figure, target.plus)}"
     if target.against_point is not None:
         against += f" at {target.against_point}"
     peer = f"{target.peer} at {target.point} {case.axis}" if target.point is not None else target.peer
@@ -163,7 +165,8 @@ def bound(case: Case, target: Target, results: Results) -> float | None:
     if target.floor or target.connections:
         return target.floor or connections(target.connections, case.content.size)
     point = target.point if target.against_point is None else target.against_point
-    return results.best(case.name, target.against, target.figure, point)
+    best = results.best(case.name, target.against, target.figure, point)
+    return None if best is None else best + target.plus
 
 
 def is_peer(name: str) -> bool:
