@@ -221,7 +221,7 @@ class TestStart:
             (lies / f"{name}.py").write_text("raise SystemExit('a lie')")
         (tmp_path / "script.py").write_text(script(READ))
         assert [digest] == run(tmp_path / "script.py", url, cwd=lies)
-        code = f"import os, getm; os.chdir({str(lies)!r})"
+        code = f"import os, getm; getm.open; os.chdir({str(lies)!r})"  # of which all else is imported with it
         assert [digest] == run("-c", script(code, READ), url, cwd=tmp_path)
         assert 4 == server.connections
 

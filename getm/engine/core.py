@@ -50,6 +50,7 @@ class Core:
         self._objects: dict[object, Object] = {}  # by key
         self._runs: dict[int, Run] = {}  # by number
         self._number = 0  # of the last run
+        self._left: list[Range] = []  # while a reader's runs are sent: what its callers are left to ask for themselves
         self._deaths: deque[float] = deque()  # when workers died in the middle of their work, of late
         self._holds: dict[str, float] = {}  # by host: when it may be asked again, at its own wish
 
@@ -93,7 +94,7 @@ class Core:
         gaps = self.memory.missing(feed, start, stop)
         if not gaps:
             return gaps
-        taken = [(run.position, run.stop) for run in feed.object.runs]
+        taken = [(run.position, run.stop) for run in feed.object.runs] + self._left
         for inline in feed.inlines:  # a server may end its answer within a piece, which is missing then
             last = inline.stop if inline.stop == feed.size else floor(inline.stop, feed.piece)
             taken.append((inline.position, last))
@@ -114,6 +115,7 @@ class Core:
         for want in feed.wants if feed.refused is None and not self._held(feed) else ():
             if (self.is_full(feed) and not want.is_demand) or not self._dispatch_want(feed, want):
                 break
+        self._left.clear()
         for run in feed.object.runs:
             self._grant(run)
             self._hasten(run)
@@ -167,7 +169,7 @@ class Core:
     def is_full(self, feed: Feed) -> bool:
         """Whether a reader has as many requests under way as it may."""
         concurrency = feed.settings.concurrency
-        return concurrency is not None and len(feed.runs) + len(feed.inlines) >= concurrency
+        return concurrency is not None and len(feed.runs) + len(feed.inlines) + len(self._left) >= concurrency
 
     def give_up_inline(self, feed: Feed) -> bool:
         """Close a body of this process that nobody waits for; say whether there was one."""
@@ -356,13 +358,14 @@ class Core:
         if attempt is not None and (not want.is_demand or attempt.not_before > time.monotonic()):
             return True
         is_short = want.is_demand and not want.is_open and span[1] - span[0] <= feed.block_size
-        if is_short and self._is_callers(feed, span):
+        worker = None
+        if not (is_short and self._is_callers(feed, span)):
+            worker = self._free_worker(feed, want)
+            if worker is None:
+                return False
+        if worker is None or (is_short and worker.pid is None):  # the caller can have it before the worker is up
+            self._left.append(span)
             return True
-        worker = self._free_worker(feed, want)
-        if worker is None:
-            return False
-        if is_short and worker.pid is None:
-            return True  # the caller can have it before the worker is up
         return self._send_run(worker, feed, span, want.stop)
 
     def _is_callers(self, feed: Feed, span: Range) -> bool:
