@@ -31,7 +31,7 @@ LAYERS = [
     "batch",
     "report",
     "getm",  # getm/__init__.py: the public names
-    "options",
+    "options contrib contrib.fsspec",
     "cli",
     "__main__",
 ]
@@ -54,6 +54,7 @@ THIRD_PARTY = {
     "awscrt": "integrity",
     "cachetools": "engine.blocks",
     "click": "cli options",
+    "fsspec": "contrib.fsspec",
     "requests": "sources.connection sources.http",
     "tqdm": "progress",
     "urllib3": "sources.connection sources.http",
@@ -143,5 +144,5 @@ with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules, threads, children = json.loads(result.stdout)
-    assert set() == {"click", "multiprocessing", "numpy", "tqdm"} & set(modules)
+    assert set() == {"click", "fsspec", "multiprocessing", "numpy", "tqdm"} & set(modules)
     assert (1, "") == (threads, children)

@@ -1,0 +1,1 @@
+"""What makes getm known to other packages; each module wants the package that it is named after."""
