@@ -1,8 +1,23 @@
-"""The files that consumers read, written when first asked for."""
+"""The files that consumers read, and the warnings that are theirs."""
 
 import pytest
 
 from tests.consumers.samples import SAMPLES
+
+IGNORED = [
+    # Whoever drops a TextIOWrapper over a local file closes it; files warn of that.
+    r"ignore:unclosed file <_io\.TextIOWrapper name='[^']*/(table\.csv|genome\.fasta)':ResourceWarning",
+    # fastparquet asks pandas for an option that is going away.
+    "ignore:The 'future.infer_string' option is deprecated",
+    # Of an fsspec file system of zip files, which is not asynchronous, and has no other form.
+    "ignore:fs .* was not created with `asynchronous=True`",
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for ignored in IGNORED:
+            item.add_marker(pytest.mark.filterwarnings(ignored))
 
 
 @pytest.fixture(scope="session")

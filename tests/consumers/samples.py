@@ -73,6 +73,11 @@ def _(path):
     table()[:50_000].to_json(path, orient="records", lines=True)
 
 
+@sample("rows.json")
+def _(path):
+    table()[:50_000].to_json(path, orient="values")
+
+
 @sample("table.parquet")
 def _(path):
     table().to_parquet(path, row_group_size=50_000)
@@ -100,12 +105,12 @@ def _(path):
 
 @sample("table.dta")
 def _(path):
-    table().to_stata(path)
+    table()[["position", "value", "name"]].to_stata(path)
 
 
 @sample("table.xlsx")
 def _(path):
-    table()[:50_000].to_excel(path, index=False)
+    table()[:30_000].to_excel(path, index=False)
 
 
 @sample("table.avro")
