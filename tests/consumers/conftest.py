@@ -6,7 +6,7 @@ from tests.consumers.samples import SAMPLES
 
 IGNORED = [
     # Whoever drops a TextIOWrapper over a local file closes it; files warn of that.
-    r"ignore:unclosed file <_io\.TextIOWrapper name='[^']*/(table\.csv|genome\.fasta)':ResourceWarning",
+    r"ignore:unclosed file <_io\.TextIOWrapper name='[^']*/genome\.fasta':ResourceWarning",
     # fastparquet asks pandas for an option that is going away.
     "ignore:The 'future.infer_string' option is deprecated",
     # Of an fsspec file system of zip files, which is not asynchronous, and has no other form.

@@ -38,7 +38,6 @@ PARQUET = "pyarrow.parquet.read_table(file, columns=['value'], pre_buffer={})"
 FRAGMENT = (
     "pyarrow.dataset.ParquetFileFormat().make_fragment(file).to_table(filter=pyarrow.dataset.field('position') < 60_000)"
 )
-TEXT = "io.TextIOWrapper(file, newline='')"
 ZARR = "zarr.open(zarr.storage.FsspecStore.from_mapper(fsspec.filesystem('zip', fo=file).get_mapper()), mode='r')[3]"
 
 CONSUMERS = [
@@ -80,7 +79,6 @@ CONSUMERS = [
     Consumer("duckdb.read_csv(file).fetchall()", "table.csv", "duckdb fsspec", 10, shown=False),
     Consumer("duckdb.read_parquet(file).fetchall()", "table.parquet", "duckdb fsspec", 6),
     Consumer("list(fastavro.reader(file))", "table.avro", "fastavro", 6),
-    Consumer(f"list(csv.reader({TEXT}))", "table.csv", "csv io", 10),
     Consumer("json.load(file)", "rows.json", "json", 5),
     # arrays
     Consumer("h5py.File(file)['chunked'][7]", "image.h5", "h5py", 5, everywhere=True),

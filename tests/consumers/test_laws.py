@@ -1,5 +1,6 @@
 """What takes more than a file, and what cannot take one."""
 
+import csv
 import http.server
 import io
 import mmap
@@ -8,6 +9,7 @@ import threading
 import pytest
 
 import getm
+from tests.consumers.reading import assert_same
 from tests.content import ramp
 
 pytestmark = pytest.mark.servers
@@ -58,6 +60,23 @@ class TestDescriptors:
 
         with pytest.raises(ValueError, match="memory_map"):
             pd.read_csv(file, memory_map=True)
+
+
+class TestText:
+    """Whoever reads text takes a file opened for it."""
+
+    def test_pandas(self, nginx, sample):
+        import pandas as pd
+
+        with getm.open(nginx.url(sample("table.csv").name), "r", encoding="utf-8") as lines:
+            assert_same(pd.read_csv(sample("table.csv")), pd.read_csv(lines))
+
+    def test_csv(self, nginx, sample):
+        with (
+            open(sample("table.csv"), encoding="utf-8", newline="") as expected,
+            getm.open(nginx.url("table.csv"), "r", encoding="utf-8", newline="") as lines,
+        ):
+            assert_same(list(csv.reader(expected)), list(csv.reader(lines)))
 
 
 class Sink(http.server.BaseHTTPRequestHandler):
