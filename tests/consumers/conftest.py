@@ -9,8 +9,6 @@ IGNORED = [
     r"ignore:unclosed file <_io\.TextIOWrapper name='[^']*/genome\.fasta':ResourceWarning",
     # fastparquet asks pandas for an option that is going away.
     "ignore:The 'future.infer_string' option is deprecated",
-    # Of an fsspec file system of zip files, which is not asynchronous, and has no other form.
-    "ignore:fs .* was not created with `asynchronous=True`",
 ]
 
 

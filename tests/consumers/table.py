@@ -38,7 +38,6 @@ PARQUET = "pyarrow.parquet.read_table(file, columns=['value'], pre_buffer={})"
 FRAGMENT = (
     "pyarrow.dataset.ParquetFileFormat().make_fragment(file).to_table(filter=pyarrow.dataset.field('position') < 60_000)"
 )
-ZARR = "zarr.open(zarr.storage.FsspecStore.from_mapper(fsspec.filesystem('zip', fo=file).get_mapper()), mode='r')[3]"
 
 CONSUMERS = [
     # tables
@@ -89,9 +88,8 @@ CONSUMERS = [
         "[data['temperature'][3:6] for data in [h5netcdf.File(file)]]", "climate.nc", "h5netcdf", 7, 2.9, FIRST, shown=False
     ),
     Consumer("xarray.open_dataset(file)['temperature'][7].load()", "climate.nc", "xarray h5netcdf", 6, 1.4, JUMPS),
-    Consumer("xarray.open_dataset(file, chunks={}).max().compute()", "climate.nc", "xarray h5netcdf dask", 60),
+    Consumer("xarray.open_dataset(file, chunks={}).max().compute()", "climate.nc", "xarray h5netcdf dask", 90),
     Consumer("xarray.open_dataset(file, engine='scipy').load()", "climate.nc3", "xarray scipy", 20),
-    Consumer(ZARR, "climate.zarr.zip", "zarr fsspec", 5, 3.7, FIRST, shown=False),
     Consumer("numpy.load(file)", "array.npy", "numpy", 5),
     Consumer("numpy.load(file)['part5']", "arrays.npz", "numpy", 8, 1.5, NEAR),
     Consumer("scipy.io.loadmat(file, variable_names=['part2'])", "arrays.mat", "scipy.io", 7, 3.2, FIRST),

@@ -2,6 +2,8 @@
 
 import gc
 import pickle
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import fsspec
@@ -11,6 +13,7 @@ from fsspec.registry import known_implementations
 import getm
 from getm.contrib.fsspec import GetmFileSystem
 from tests.consumers.reading import assert_same
+from tests.consumers.samples import noise
 from tests.content import ramp
 from tests.servers.fault import Fault
 
@@ -138,6 +141,16 @@ class TestByUrl:
 
         found = pyarrow.dataset.dataset(url("table.parquet"), filesystem=files).to_table(columns=["noise"])
         assert_same(pyarrow.dataset.dataset(sample("table.parquet")).to_table(columns=["noise"]), found)
+
+    def test_zarr_reads_a_chunk_of_an_archive(self, url, nginx):
+        """In an interpreter of its own, because zarr starts threads that stay, one after the other."""
+        where = url("climate.zarr.zip")
+        script = f"import zarr; print(zarr.open('zip::{where}', mode='r')[3].tobytes().hex())"
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        assert noise(40, 512, 512)[3].tobytes().hex() == found.strip()
+        first, *others = nginx.requests("climate.zarr.zip")
+        assert "bytes=0-1048575" == first.range
+        assert sum(request.sent for request in others) <= 512 * 512 + 4 * 64 * 1024
 
     @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # nor has the local one
     def test_rasterio_reads_a_window(self, url, sample, files, nginx):
