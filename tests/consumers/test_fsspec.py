@@ -118,6 +118,12 @@ class TestFileSystem:
 class TestByUrl:
     """Packages that take a URL take getm's."""
 
+    @pytest.fixture(autouse=True)
+    def collect(self):
+        """Close what a package has dropped before it is looked for."""
+        yield
+        gc.collect()
+
     @pytest.fixture
     def url(self, nginx, sample):
         return lambda name: "getm+" + nginx.url(sample(name).name)
