@@ -5,6 +5,7 @@ import http.server
 import io
 import mmap
 import threading
+import weakref
 
 import pytest
 
@@ -60,6 +61,15 @@ class TestDescriptors:
 
         with pytest.raises(ValueError, match="memory_map"):
             pd.read_csv(file, memory_map=True)
+
+
+def test_a_weak_reference_does_not_keep_it(nginx, sample):
+    """As caches of open files hold it."""
+    with getm.open(nginx.url(sample("content.bin").name)) as file:
+        reference = weakref.ref(file)
+        assert file is reference()
+    del file
+    assert reference() is None
 
 
 class TestText:
