@@ -81,11 +81,11 @@ CONSUMERS = [
     Consumer("json.load(file)", "rows.json", "json", 5),
     # arrays
     Consumer("h5py.File(file)['chunked'][7]", "image.h5", "h5py", 5, everywhere=True),
-    Consumer("h5py.File(file)['chunked'][10:20]", "image.h5", "h5py", 12, 4.0, AHEAD, shown=False),
+    Consumer("h5py.File(file)['chunked'][10:20]", "image.h5", "h5py", 12, 5.5, AHEAD, shown=False),
     Consumer("h5py.File(file)['contiguous'][:, 7]", "image.h5", "h5py", 9, shown=False),
     Consumer("[item[:] for item in h5py.File(file)['small'].values()]", "image.h5", "h5py", 6, 2.4, JUMPS, shown=False),
     Consumer(
-        "[data['temperature'][3:6] for data in [h5netcdf.File(file)]]", "climate.nc", "h5netcdf", 7, 2.9, FIRST, shown=False
+        "[data['temperature'][3:6] for data in [h5netcdf.File(file)]]", "climate.nc", "h5netcdf", 7, 3.5, FIRST, shown=False
     ),
     Consumer("xarray.open_dataset(file)['temperature'][7].load()", "climate.nc", "xarray h5netcdf", 6, 1.4, JUMPS),
     Consumer("xarray.open_dataset(file, chunks={}).max().compute()", "climate.nc", "xarray h5netcdf dask", 90),
@@ -122,7 +122,7 @@ CONSUMERS = [
     Consumer("tifffile.imread(file, key=7)", "frames.tif", "tifffile", 6, everywhere=True),
     Consumer("tifffile.imread(file, selection=numpy.s_[512:1024, 512:1024])", "tiles.tif", "tifffile numpy", 7, 1.4, JUMPS),
     Consumer("soundfile.read(file)", "sound.wav", "soundfile", 6),
-    Consumer("soundfile.read(file, 44_100, 1_000_000)", "sound.flac", "soundfile", 7, 7.0, AHEAD),
+    Consumer("soundfile.read(file, 44_100, 1_000_000)", "sound.flac", "soundfile", 7, 8.2, AHEAD),
     Consumer("[frame.to_ndarray() for frame in av.open(file).decode(video=0)]", "film.mp4", "av", 5),
     # sciences and documents
     Consumer("nibabel.Nifti1Image.from_stream(file).dataobj[..., 3]", "brain.nii", "nibabel", 5, everywhere=True),
