@@ -58,7 +58,7 @@ def test_reads_row_groups_from_six_threads(connection, files, sample, nginx, pro
         getm.engine.close_default()  # the next one fetches anew
 
 
-def test_reads_one_column_and_little_more(connection, sample, nginx):
+def test_reads_one_column(connection, sample, nginx):
     path = sample("groups.parquet")
     url = nginx.url(path.name)
     ((expected,),) = duckdb.sql(f"SELECT sum(noise) FROM read_parquet('{path}')").fetchall()
