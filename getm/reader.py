@@ -82,6 +82,12 @@ class Reader(io.RawIOBase):
         """Pickle as `__reduce__` does; `io.RawIOBase` refuses."""
         return self.__reduce__()
 
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """Name what is read for dask, which would otherwise open it once more, and leave that open, to find a name."""
+        origin = self._feed.source.origin
+        position = self._claims.get(threading.get_ident(), self._position)
+        return "getm.Reader", origin if callable(origin) else uri.unsigned(origin), self._feed.version, position
+
     @property
     def size(self) -> int:
         """Bytes in the object."""

@@ -1,13 +1,9 @@
-"""Programs that take a file take getm's, from a real server."""
+"""Programs that take a file take getm's, from a real server; many more do in tests/consumers."""
 
-import csv
 import gc
 import io
-import json
 import pickle
 import random
-import shutil
-import tarfile
 import zipfile
 
 import numpy as np
@@ -76,20 +72,6 @@ class TestPandas:
         with getm.open(nginx.url("table.parquet", profile), concurrency=concurrency) as file:
             pandas.testing.assert_frame_equal(table, pandas.read_parquet(file))
 
-    def test_reads_csv_as_text(self, pandas, nginx, table):
-        with getm.open(nginx.url("table.csv"), "r", encoding="utf-8") as lines:
-            pandas.testing.assert_frame_equal(table, pandas.read_csv(lines))
-
-    def test_reads_csv_in_parts(self, pandas, nginx, table):
-        with getm.open(nginx.url("table.csv")) as file, pandas.read_csv(file, chunksize=50_000) as parts:
-            pandas.testing.assert_frame_equal(table, pandas.concat(parts))
-
-    def test_reads_one_column_of_parquet_and_little_more(self, pandas, nginx, table):
-        with getm.open(nginx.url("table.parquet")) as file:
-            found = pandas.read_parquet(file, columns=["noise"])
-            pandas.testing.assert_frame_equal(table[["noise"]], found)
-            assert file.stats.fetched <= file.size / 2 + MIB
-
 
 class TestZip:
     @PROFILES
@@ -119,42 +101,6 @@ class TestZip:
             with archive.open("folder/member-200.bin") as member:
                 member.seek(100_000)
                 assert_ramp(member.read(1000), members["folder/member-200.bin"][0] + 100_000)
-
-
-class TestStandardLibrary:
-    @EVERY
-    def test_tarfile_lists_and_reads(self, nginx, concurrency):
-        with tarfile.open(nginx.root / "some.tar", "w") as archive:
-            for number in range(20):
-                member = tarfile.TarInfo(f"{number}")
-                member.size = 200_000
-                archive.addfile(member, io.BytesIO(ramp(number * 200_000, (number + 1) * 200_000)))
-        with getm.open(nginx.url("some.tar"), concurrency=concurrency) as file, tarfile.open(fileobj=file) as archive:
-            assert [str(number) for number in range(20)] == archive.getnames()
-            for number in (13, 2, 19):
-                assert_ramp(archive.extractfile(str(number)).read(), number * 200_000)
-
-    def test_csv_and_json_read_text(self, nginx):
-        rows = [[str(number), f"Zeile {number} äöü €", 'a "quoted", one\nof two lines'] for number in range(30_000)]
-        with (nginx.root / "rows.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-        (nginx.root / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-        with getm.open(nginx.url("rows.csv"), "r", encoding="utf-8", newline="") as lines:
-            assert rows == list(csv.reader(lines))
-        with getm.open(nginx.url("rows.json")) as file:
-            assert rows == json.load(file)
-
-    def test_numpy_reads_an_array(self, nginx):
-        array = np.arange(1_000_000, dtype="<f8").reshape(1000, 1000)
-        np.save(nginx.root / "array.npy", array)
-        with getm.open(nginx.url("array.npy")) as file:
-            assert np.array_equal(array, np.load(file))
-
-    def test_copyfileobj_copies(self, nginx, tmp_path):
-        write_ramp(nginx.root / "copied.bin", 5 * MIB + 1)
-        with getm.open(nginx.url("copied.bin")) as file, (tmp_path / "copy").open("wb") as target:
-            shutil.copyfileobj(file, target)
-        assert ramp(0, 5 * MIB + 1) == (tmp_path / "copy").read_bytes()
 
 
 class TestOpen:

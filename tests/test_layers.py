@@ -35,7 +35,7 @@ LAYERS = [
     "report",
     "api",
     "getm",  # getm/__init__.py
-    "options contrib contrib.htslib contrib.pysam",
+    "options contrib contrib.fsspec contrib.htslib contrib.pysam",
     "cli",
     "__main__",
 ]
@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "awscrt": "integrity",
     "cachetools": "engine.blocks",
     "click": "cli options",
+    "fsspec": "contrib.fsspec",
     "pysam": "contrib.htslib",
     "requests": "sources.connection sources.http",
     "tqdm": "progress",
@@ -159,5 +160,5 @@ with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules, threads, children = json.loads(result.stdout)
-    assert set() == {"click", "multiprocessing", "numpy", "requests", "tqdm"} & set(modules)
+    assert set() == {"click", "fsspec", "multiprocessing", "numpy", "requests", "tqdm"} & set(modules)
     assert (1, "") == (threads, children)

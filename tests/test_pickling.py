@@ -53,6 +53,19 @@ def test_of_a_server_without_ranges(server, url, framing):
         pickle.loads(pickled)
 
 
+def test_dask_has_a_name_for_it_and_opens_nothing(server, url):
+    with getm.open(url + "?key=1") as file, getm.open(url + "?key=1") as same, getm.open(url + "?key=2") as other:
+        asked = len(server.log)
+        assert file.__dask_tokenize__() == same.__dask_tokenize__()
+        assert file.__dask_tokenize__() != other.__dask_tokenize__()
+        same.seek(1)
+        assert file.__dask_tokenize__() != same.__dask_tokenize__()
+        assert asked == len(server.log)
+        server.put("/a.bin", SIZE)
+        with getm.open(url + "?key=1") as changed:
+            assert file.__dask_tokenize__() != changed.__dask_tokenize__()
+
+
 def test_a_closed_reader_is_refused(url):
     file = getm.open(url)
     file.close()

@@ -1,1 +1,1 @@
-"""What joins getm to other packages, each an extra to install."""
+"""What makes getm known to other packages; each module wants the package that it is named after."""

@@ -1,1 +1,1 @@
-"""Packages that read through getm, each tested where it is installed."""
+"""What takes a file takes getm's: the packages that users read with, in an environment of their own."""
