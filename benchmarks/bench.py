@@ -20,6 +20,7 @@ from benchmarks.data import Content
 from benchmarks.jobs import BUCKET, Job
 from benchmarks.results import Run
 from benchmarks.servers import SecureNginx
+from tests.servers.nginx import Request
 
 HERE = Path(__file__).parent
 ORIGINAL = HERE / ".venv-original/bin/python"
@@ -96,6 +97,8 @@ class Bench:
         size = (self._bucket / job.key).stat().st_size
         job = dataclasses.replace(job, size=size)
         command = self._limit_command(case, job) if job.name == "limit" else _client(job)
+        is_format = case.group == "formats"
+        before = len(self._answers(job)) if is_format else 0
         measured = measuring.run(command, str(self._folder / "path"), self._environment(job), looks=looks)
         if measured.failure is not None:
             return {}, (), measured.failure
@@ -108,7 +111,14 @@ class Bench:
             return {"memory": measured.proportional}, (), None
         cpu = {"cpu": measured.cpu - outcome["cpu_before"], "cpu of all": measured.cpu}
         figures = {"seconds": outcome["seconds"], "size": outcome.get("size", size), **cpu, **outcome.get("figures", {})}
+        if is_format:
+            answers = self._answers(job)[before:]
+            figures |= {"requests": len(answers), "sent": sum(answer.sent for answer in answers)}
         return figures, tuple(outcome.get("latencies", ())), None
+
+    def _answers(self, job: Job) -> list[Request]:
+        """Return what the server has answered for the first object, and sent in full or until the client left."""
+        return self._nginx.requests(f"{BUCKET}/{job.key}")
 
     def _expected(self, case: Case, job: Job) -> int:
         """Return the check of who reads the file that is served, by the same work."""

@@ -32,7 +32,10 @@ SEEKERS = (
     *("getm", "requests ranges", "obstore ranges", "obstore reader", "pyarrow", "remfile", "smart_open s3"),
     *("megfile", "fsspec default", "fsspec readahead", "fsspec blockcache"),
 )
-FORMAT_READERS = ("getm", "requests ranges", "megfile", "smart_open s3", "fsspec readahead", "fsspec blockcache")
+FORMAT_READERS = (
+    *("getm", "requests ranges", "megfile", "smart_open http", "smart_open s3", "fsspec default", "fsspec readahead"),
+    *("fsspec blockcache", "obstore reader"),
+)
 COPIERS = (
     *("getm -x1", "getm -x8", "getm -x16", "aria2c", "aria2c none", "axel", "curl", "wget", "rclone copyurl"),
     *("rclone copyto", "s5cmd"),
@@ -166,6 +169,14 @@ CASES = (
             Target("getm", 0.65, ("requests ranges",)),
             Target("getm prefetch", 1.15, ("pyarrow",)),
         ),
+    ),
+    Case(
+        "formats",
+        "CSV: all of {size}",
+        "csv",
+        "wan",
+        Content("csv", 50_000_000),
+        (*FORMAT_READERS, "remfile"),
     ),
     Case(
         "formats",

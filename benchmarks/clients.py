@@ -52,6 +52,7 @@ WORKLOADS: dict[str, Callable[[Job], Work]] = {
     "random": reading.random_reads,
     "skip": reading.skipping,
     "parquet": formats.parquet,
+    "csv": formats.rows,
     "zip": formats.members,
     "hdf5": formats.slices,
     "many": many,

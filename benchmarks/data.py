@@ -67,6 +67,14 @@ def _parquet(path: Path, size: int, seed: int) -> None:
     pyarrow.parquet.write_table(table, path, row_group_size=-(-rows // 10), compression="none", use_dictionary=False)
 
 
+def _csv(path: Path, size: int, seed: int) -> None:
+    """Write eight columns of random numbers as text."""
+    import pandas as pd
+
+    table = np.random.default_rng(seed).integers(0, 10**9, (size // 80, 8))
+    pd.DataFrame(table, columns=[f"column{number}" for number in range(8)]).to_csv(path, index=False)
+
+
 def _zip(path: Path, size: int, seed: int) -> None:
     """Write members that are stored as they are."""
     each = size // MEMBERS
@@ -89,6 +97,7 @@ KINDS: dict[str, Callable[[Path, int, int], None]] = {
     "ramp": write_ramp,
     "sparse": _sparse,
     "parquet": _parquet,
+    "csv": _csv,
     "zip": _zip,
     "hdf5": _hdf5,
 }

@@ -42,6 +42,8 @@ FIGURES = {
     "us a read": Figure("us"),
     "reads a second": Figure("/s", 1, 0),
     "processes": Figure("", 1, 0),
+    "requests": Figure("", 1, 0),
+    "sent": Figure("MB", 1e6, 1),
 }
 
 
@@ -89,7 +91,7 @@ def _rows(case: Case, results: Results) -> list[str]:
     best = results.best(case.name, (peer for peer in peers if is_peer(peer)), case.figure)
     limit = results.best(case.name, (peer for peer in peers if peer.startswith("limit")), case.figure)
     names = ["p50", "p95"] if case.figure in {"p50", "p95"} else [case.figure]
-    columns = [*names, "range", "MB/s", "to the best peer", "to the limit", "CPU", "memory"]
+    columns = [*names, "range", "MB/s", "to the best peer", "to the limit", "requests", "sent", "CPU", "memory"]
     rows = []
     for peer in sorted(peers, key=lambda peer: results.median(case.name, peer, case.figure)):
         values = results.values(case.name, peer, case.figure)
@@ -103,6 +105,7 @@ def _rows(case: Case, results: Results) -> list[str]:
         row["to the limit"] = f"{median / own_limit:.2f}" if own_limit else ""
         cpu = "CPU" if size >= 16 << 20 else "cpu"  # by GiB of what was read, if that is worth a rate
         row["CPU"] = _text(cpu, results.median(case.name, peer, cpu))
+        row |= {name: _text(name, results.median(case.name, peer, name)) for name in ("requests", "sent")}
         row["memory"] = _text("memory", results.memory(case.name, peer))
         rows.append([peer, *(row[name] for name in columns)])
     return _lines(["peer", *columns], rows)

@@ -38,7 +38,7 @@ ANNOUNCE_SECONDS = 0.02
 QUIET_EVERY = 8 * MIB
 QUIET_SECONDS = 0.1
 """Of others less: each word wakes the calling process, which kept servers of the same machine from 15% of their speed."""
-RATE_LEAST = 256 * KIB
+RATE_LEAST = 512 * KIB
 """Bytes after which the rate of a run is worth something."""
 STALL_LEAST = KIB
 """Fewer bytes than this within the stall time are a stall."""

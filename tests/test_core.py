@@ -259,7 +259,7 @@ class World:
         if not self.feeds:
             self.core.memory.shrink()
             arena = self.core.memory.arena
-            most = max(memory.KEEP // arena.slot_size, 1 + max(self.held(), default=-1))
+            most = max(2 * memory.KEEP // arena.slot_size, 1 + max(self.held(), default=-1))
             assert self.core.pool is None or arena.backed <= most
 
     def ask(self, feed, start, stop, *, lease=False):

@@ -627,23 +627,33 @@ class TestMemory:
 
     def test_beyond_16_mib_goes_back_with_the_last_reader(self, server):
         with getm.open(server.put("/small", 1)) as last:
-            with getm.open(server.put("/a.bin", 24 * BLOCK)) as file:
+            with getm.open(server.put("/a.bin", 48 * BLOCK)) as file:
                 assert_ramp(file.read(), 0)
-            assert default(8).memory >= 24 * BLOCK
+            assert default(8).memory > 32 * BLOCK
             descriptor = core().memory.arena.descriptor
             last.read()
         assert default(8).memory <= 16 * BLOCK
         assert os.fstat(descriptor).st_blocks * 512 <= 16 * BLOCK
 
     def test_under_a_lease_stays_when_the_last_reader_goes(self, server):
-        with getm.urlopen(server.put("/a.bin", 24 * BLOCK), concurrency=8) as stream:
-            parts = [stream.read(BLOCK) for _ in range(24)]
+        with getm.urlopen(server.put("/a.bin", 48 * BLOCK), concurrency=8) as stream:
+            parts = [stream.read(BLOCK) for _ in range(48)]
         for start, part in enumerate(parts):
             assert_ramp(part, start * BLOCK)
         del part, parts
         with getm.open(server.put("/small", 1)):
             pass
         assert default(8).memory <= 16 * BLOCK
+
+    def test_is_not_taken_and_given_back_for_each_small_object(self, server, new_engine, monkeypatch):
+        engine = new_engine()
+        taken = []
+        monkeypatch.setattr(os, "posix_fallocate", lambda *span, call=os.posix_fallocate: taken.append(span) or call(*span))
+        for number in range(100):
+            with getm.open(server.put(f"/{number}", BLOCK), engine=engine) as file:
+                assert_ramp(file.read(), 0)
+        assert len(taken) < 20
+        assert engine.memory <= 32 * BLOCK
 
     def test_has_no_name_and_touches_no_shared_memory(self, server, url):
         before = sorted(os.listdir("/dev/shm"))

@@ -112,6 +112,8 @@ class Core:
         self._cancel_unwanted(feed)
         if self.is_alone(feed):
             return
+        if feed.planner.is_nearly_strided and self.pool is not None and not self.pool.workers:
+            self.pool.start()  # they are wanted soon, and take their time
         for want in feed.wants if feed.refused is None and not self._held(feed) else ():
             if (self.is_full(feed) and not want.is_demand) or not self._dispatch_want(feed, want):
                 break
@@ -366,6 +368,8 @@ class Core:
         if worker is None or (is_short and worker.pid is None):  # the caller can have it before the worker is up
             self._left.append(span)
             return True
+        if worker.pid is None and feed.planner.is_strided and not want.is_demand:
+            return True  # likewise, when it is asked for
         return self._send_run(worker, feed, span, want.stop)
 
     def _is_callers(self, feed: Feed, span: Range) -> bool:

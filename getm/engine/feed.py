@@ -135,6 +135,8 @@ class Inline:
     target: Target | None = None  # where that is receiving to
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
+    measured: int = 0  # bytes that came since its rate was last noted
+    seconds: float = 0.0  # that they took
     asked: float = field(default_factory=time.monotonic)  # when somebody began to want it
 
     def give_up(self) -> None:

@@ -99,8 +99,11 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
             came = inline.body.readinto(target[count:least])
             count += came
             watch.add(came, time.monotonic())
-        if count >= RATE_LEAST:
-            feed.planner.observe(None, count / max(time.monotonic() - began, 1e-6))
+        inline.measured += count
+        inline.seconds += time.monotonic() - began
+        if inline.measured >= RATE_LEAST:  # what comes first may have been on its way for long
+            feed.planner.observe(None, inline.measured / max(inline.seconds, 1e-6))
+            inline.measured, inline.seconds = 0, 0.0
     except RequestFailed as failed:
         return count, failed.failure
     return count, None

@@ -28,7 +28,7 @@ from getm.ranges import (
 )
 
 KEEP = 16 * MIB
-"""Bytes of blocks that stay when the last reader is closed."""
+"""Bytes of blocks that stay when the last reader is closed, if there were more than twice as many."""
 
 _log = logging.getLogger(__name__)
 
@@ -232,8 +232,10 @@ class Memory:
         self.table.forget(key)
 
     def shrink(self) -> None:
-        """Give memory beyond `KEEP` back, as far as nobody holds it."""
+        """Give memory beyond `KEEP` back, as far as nobody holds it; but not a little of it after each small object."""
         self.take_back_leases()
+        if self.arena.backed * self.arena.slot_size <= 2 * KEEP:
+            return
         self.arena.shrink(self.table.vacate(KEEP // self.arena.slot_size))
 
     def clear(self) -> None:

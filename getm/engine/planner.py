@@ -142,6 +142,16 @@ class Planner:
         return self._forward or self._streak >= 2 * FETCH_LEAST
 
     @property
+    def is_strided(self) -> bool:
+        """Whether the reader leaps on by equal gaps."""
+        return self._stride is not None
+
+    @property
+    def is_nearly_strided(self) -> bool:
+        """Whether one more gap like the last is all that it takes to be strided."""
+        return self._gaps_equal == EQUAL_GAPS - 1
+
+    @property
     def skip(self) -> int:
         """Bytes that come in one first-byte time: a gap up to this is cheaper read through than asked for anew."""
         if not self._rate:
