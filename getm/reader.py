@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import io
+import itertools
 import operator
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
@@ -55,8 +56,7 @@ class Reader(io.RawIOBase):
         self._position = 0  # shared by all threads
         self._claims: dict[int, int] = {}  # position by thread that has sought and not read yet
         self._window: Window | None = None  # bytes that are there, from the last small read
-        self._lines: io.BytesIO | None = None  # whole lines that are at hand
-        self._lines_position = 0  # where the next of them begins
+        self._lines: _Lines | None = None  # that are being iterated over
         self._window_read: tuple[int, int] | None = None  # what was read of it, and the engine does not know yet
 
     def __repr__(self) -> str:
@@ -141,7 +141,10 @@ class Reader(io.RawIOBase):
     def tell(self) -> int:
         """Return the position of this thread's next read."""
         self._check_open()
-        return self._claims.get(threading.get_ident(), self._position)
+        thread, lines = threading.get_ident(), self._lines
+        if lines is not None and lines.thread == thread:
+            return lines.position
+        return self._claims.get(thread, self._position)
 
     def seek(self, offset: SupportsIndex, whence: int = io.SEEK_SET) -> int:
         """Set the position of this thread's next read, and the shared one; past the end is allowed.
@@ -159,6 +162,7 @@ class Reader(io.RawIOBase):
             raise ValueError(f"whence must be 0, 1 or 2, not {whence!r}")
         if position < 0:
             raise ValueError(f"negative seek position {position}")
+        self._leave_lines()
         self._claims[threading.get_ident()] = self._position = position
         return position
 
@@ -168,6 +172,11 @@ class Reader(io.RawIOBase):
         Raises:
             GetmError: they cannot be had; the position has not moved.
         """
+        window = self._window
+        if window is not None and size.__class__ is int and not self._claims and self._lines is None:
+            data = self._next(window, size)
+            if data is not None:
+                return data
         self._check_open()
         length = -1 if size is None else operator.index(size)
         start, length = self._advance(length)
@@ -223,37 +232,19 @@ class Reader(io.RawIOBase):
         """Read up to and with the next newline, at most *size* bytes if that is not negative."""
         self._check_open()
         most = -1 if size is None else operator.index(size)
-        start = position = self._begin()
-        parts = []
-        while position < self._size and (most < 0 or position - start < most):
-            part = self._at_hand(position, most - (position - start) if most >= 0 else self._size, until=b"\n")
-            parts.append(part)
-            position += len(part)
-            if part.endswith(b"\n"):
-                break
-        self._position = position
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        while True:
+            start, is_own = self._start()
+            line = self._line(start, self._size if most < 0 else start + most)
+            if self._move(start, start + len(line), is_own=is_own):
+                return line
 
-    def __iter__(self) -> Self:
-        """Iterate over the lines."""
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the lines from the position on, which moves on with each; after a seek, from there."""
         self._check_open()
-        return self
+        return itertools.chain.from_iterable(self._parts())  # no line costs a call of Python
 
     def __next__(self) -> bytes:
         """Return the next line."""
-        if self._lines is not None and self._position == self._lines_position and not self._claims:
-            line = self._lines.readline()
-            if line:
-                self._position = self._lines_position = self._position + len(line)
-                return line
-        self._check_open()
-        position = self._begin()
-        part = self._at_hand(position, self._size)
-        whole = part[: part.rfind(b"\n") + 1]
-        self._position = self._lines_position = position
-        if whole:
-            self._lines = io.BytesIO(whole)
-            return next(self)
         line = self.readline()
         if not line:
             raise StopIteration
@@ -331,7 +322,8 @@ class Reader(io.RawIOBase):
         """Give up what is under way for this reader; views that were handed out stay right. Twice is harmless."""
         if not self.closed:
             super().close()
-            self._window = self._lines = None
+            self._window = None
+            self._leave_lines()
         self._engine.detach(self._feed)  # again, if an interrupt came in between
 
     def __del__(self) -> None:
@@ -348,6 +340,19 @@ class Reader(io.RawIOBase):
         if self.closed:
             raise ValueError("I/O operation on closed file")
 
+    def _next(self, window: Window, length: int) -> bytes | None:
+        """Read the bytes that are next, if they are in the window: for fields of some bytes, by the thousand."""
+        with self._feed.turn:
+            start = self._position
+            stop = start + length
+            if start < window.start or stop > window.stop or stop <= start:
+                return None
+            data = window.copy(start, stop)
+            if data is not None:
+                self._position = stop
+                self._window_read = (self._window_read[0] if self._window_read else start, stop)
+            return data
+
     def _advance(self, length: int) -> tuple[int, int]:
         """Move on by *length* bytes, as far as there are any, all if it is negative; return from where, and how many.
 
@@ -360,6 +365,55 @@ class Reader(io.RawIOBase):
             self._position = start + length
         return start, length
 
+    def _parts(self) -> Iterator[Iterable[bytes]]:
+        """Yield lines that are at hand together, as long as there are any; who asks may go elsewhere meanwhile."""
+        while True:
+            self._check_open()
+            start, is_own = self._start()
+            part = self._at_hand(start, self._size)
+            whole = part[: part.rfind(b"\n") + 1] or self._line(start, self._size)
+            if not whole:
+                return
+            if self._move(start, start + len(whole), is_own=is_own):
+                self._lines = lines = _Lines(whole, start)
+                yield lines.data
+
+    def _line(self, start: int, stop: int) -> bytes:
+        """Return what lies before *stop* from *start* on, up to and with the next newline."""
+        position, stop = start, min(stop, self._size)
+        parts = []
+        while position < stop:
+            part = self._at_hand(position, stop - position, until=b"\n")
+            parts.append(part)
+            position += len(part)
+            if part.endswith(b"\n"):
+                break
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _start(self) -> tuple[int, bool]:
+        """Return where this thread's read of unknown length begins, and whether it has sought that place itself."""
+        with self._feed.turn:
+            is_own = threading.get_ident() in self._claims
+            self._position = start = self._begin()
+        return start, is_own
+
+    def _move(self, start: int, stop: int, *, is_own: bool) -> bool:
+        """Move on from where such a read began; say whether what it has read is this thread's, or another has it already."""
+        with self._feed.turn:
+            if self._position == start:
+                self._position = stop
+                return True
+            return is_own
+
+    def _leave_lines(self) -> None:
+        """End the iteration over lines that are at hand, if this thread is at it; what it has not got is read again."""
+        lines = self._lines
+        if lines is not None and (lines.thread == threading.get_ident() or self.closed):
+            self._lines = None
+            if self._position == lines.stop:
+                self._position = lines.position
+            lines.data.seek(0, io.SEEK_END)
+
     def _retreat(self, start: int, length: int) -> None:
         """Go back to before a read that failed."""
         with self._feed.turn:
@@ -369,6 +423,7 @@ class Reader(io.RawIOBase):
 
     def _begin(self) -> int:
         """Return where this thread's read begins; a read without a seek of its own voids all claims."""
+        self._leave_lines()
         if not self._claims:
             return self._position
         start = self._claims.pop(threading.get_ident(), None)
@@ -437,6 +492,26 @@ class Reader(io.RawIOBase):
         return data if until is None else data[: data.find(until) + 1] or data
 
 
+class _Lines:
+    """Whole lines, iterated over by one thread.
+
+    Args:
+        content: the lines.
+        start: of the first of them in the object.
+    """
+
+    def __init__(self, content: bytes, start: int) -> None:
+        self.data = io.BytesIO(content)
+        self.stop = start + len(content)
+        self.thread = threading.get_ident()
+        self._start = start
+
+    @property
+    def position(self) -> int:
+        """Where the next line is in the object."""
+        return self._start + self.data.tell()
+
+
 class _Verifying(Reader):
     """A reader that hashes what it hands out.
 
@@ -492,12 +567,10 @@ class _Verifying(Reader):
             raise
         return line
 
-    def __next__(self) -> bytes:
-        """Return the next line."""
-        line = self.readline()
-        if not line:
-            raise StopIteration
-        return line
+    def __iter__(self) -> Self:
+        """Iterate over the lines, each of which is hashed."""
+        self._check_open()
+        return self
 
     def _lease(self, start: int, length: int) -> memoryview:
         """Return a view of bytes, as `read_buffer` wants it."""

@@ -171,7 +171,6 @@ class FileContract:
 
     def test_iteration_goes_over_lines_and_may_be_mixed_with_reads(self, make):
         file = make(TEXT)
-        assert file is iter(file)
         assert b"first\n" == next(file)
         assert 6 == file.tell()
         assert b"\n" == file.read(1)
@@ -180,6 +179,37 @@ class FileContract:
             next(file)
         file.seek(0)
         assert b"first\n" == next(file)
+
+    def test_whoever_iterates_may_ask_where_he_is_and_go_elsewhere(self, make):
+        lines = io.BytesIO(TEXT).readlines()
+        file = make(TEXT)
+        position = 0
+        for line, expected in zip(file, lines[:3], strict=False):
+            assert expected == line
+            position += len(line)
+            assert position == file.tell()
+        assert lines[3 + 1 :] == list(file)  # zip has asked for one more
+        file.seek(0)
+        lines_of_file = iter(file)
+        assert lines[0] == next(lines_of_file)
+        assert lines[1] == file.readline()
+        assert lines[2] == next(lines_of_file)
+        assert lines[3][:2] == file.read(2)
+        assert lines[3][2:] == next(lines_of_file)
+        file.seek(len(lines[0]))
+        assert lines[1] == next(lines_of_file)
+        assert lines[2] == next(iter(file))
+        assert lines[3] == next(lines_of_file)
+        file.seek(0, io.SEEK_END)
+        assert [] == list(lines_of_file)
+
+    def test_iterating_ends_with_the_file(self, make):
+        file = make(TEXT)
+        lines = iter(file)
+        next(lines)
+        file.close()
+        with pytest.raises(ValueError, match="closed"):
+            next(lines)
 
     @pytest.mark.parametrize(
         ("offset", "whence", "position"),

@@ -1,11 +1,13 @@
 """The engine as a whole: its life, what it may use, and what happens when something leaves it in the middle."""
 
 import gc
+import itertools
 import os
 import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -318,3 +320,13 @@ def test_a_read_goes_on_that_was_receiving_without_a_place_when_its_engine_was_c
         file.close()
     engine.close()
     assert [True] * 5 == results
+
+
+def test_threads_that_iterate_over_one_file_share_its_lines(server):
+    count = 200_000
+    content = b"".join(b"%d\n" % number for number in range(count))
+    url = server.put("/lines", content)
+    with getm.open(url) as file, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: list(file), range(4)))
+    assert sorted(map(int, itertools.chain.from_iterable(found))) == list(range(count))
+    assert all(lines == sorted(lines, key=int) for lines in found)
