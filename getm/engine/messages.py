@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from getm.retry import Failure
 from getm.sources.base import Request
@@ -17,8 +17,7 @@ PACKET_MOST = 192 * 1024
 """Longest packet in bytes: below the default send buffer of a socket, 208 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """Where the bytes `[start, stop)` of an object go.
 
     Attributes:
@@ -32,8 +31,7 @@ class Segment:
     address: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """To a worker: send this request, fill what is granted, report.
 
     Attributes:
@@ -53,16 +51,14 @@ class Fetch:
     pace: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """To a worker: more places for the run under way; they adjoin what was granted before."""
 
     run: int
     segments: tuple[Segment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """To a worker: somebody waits for the bytes of this run before *stop*.
 
     It is to say at once how far it is, again when these have come, and often from then on.
@@ -72,22 +68,19 @@ class Report:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """To a worker: nobody wants the rest of this run."""
 
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """From a worker, first: it is there."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """From a worker: an answer that can be used has begun.
 
     Attributes:
@@ -101,8 +94,7 @@ class Started:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+class Filled(NamedTuple):
     """From a worker: all bytes of the run before *position* are in their places, after *seconds* spent on the body."""
 
     run: int
@@ -110,8 +102,7 @@ class Filled:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """From a worker, last of a run: it asks for nothing more and writes nothing more.
 
     Attributes:
@@ -127,8 +118,7 @@ class Ended:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bye:
+class Bye(NamedTuple):
     """From a worker: it had nothing to do for long and ends."""
 
 
