@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from getm.about import Info, info
 from getm.batch import Result, copy_many
 from getm.engine import Engine, Stats
 from getm.errors import (
@@ -19,8 +20,9 @@ from getm.errors import (
     UsageError,
     WorkerError,
 )
+from getm.opening import open, read  # noqa: A004  `getm.open` reads like the builtin
 from getm.pipes import pipe
-from getm.reader import Info, Reader, info, open, read  # noqa: A004  `getm.open` reads like the builtin
+from getm.reader import Reader
 from getm.stream import Stream, iter_content, urlopen
 from getm.transfer import Copied, Terms, copy
 

@@ -15,12 +15,12 @@ from email.utils import parsedate_to_datetime
 from typing import Unpack
 
 from getm import config, manifest, uri
+from getm.about import Info, look
 from getm.config import CommonOptions, Settings, check_count
 from getm.engine import Engine, chosen
 from getm.errors import UsageError
 from getm.manifest import Entry
 from getm.progress import Board, Progress
-from getm.reader import Info, look
 from getm.transfer import Copied, Copy, Stopped, Terms
 
 STOP_SECONDS = 1.5

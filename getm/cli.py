@@ -28,9 +28,9 @@ import click
 
 import getm
 from getm import batch, config, errors, manifest, options, progress, report, uri
+from getm.about import look
 from getm.batch import Batch, Result
 from getm.engine import Engine
-from getm.reader import look
 from getm.transfer import Copied, Copy, Terms
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -9,16 +9,12 @@ import operator
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, SupportsIndex, Unpack, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
-from getm import config, integrity, uri
-from getm.config import Options, Settings, Url
-from getm.engine import Engine, Feed, Stats, Window, chosen, default, first, first_bytes
-from getm.errors import IntegrityError, UsageError
-from getm.handout import Handout
+from getm import uri
+from getm.config import Settings, Url
+from getm.engine import Engine, Feed, Stats, Window, default
 from getm.sources import Version, open_source
 
 if TYPE_CHECKING:
@@ -512,90 +508,6 @@ class _Lines:
         return self._start + self.data.tell()
 
 
-class _Verifying(Reader):
-    """A reader that hashes what it hands out.
-
-    Args:
-        engine: that fetches its bytes.
-        feed: its record there.
-        settings: how it is read.
-        checksum: the digest that the object must have.
-
-    Raises:
-        IntegrityError: it is empty, and something else was promised.
-    """
-
-    def __init__(self, engine: Engine, feed: Feed, settings: Settings, checksum: str) -> None:
-        super().__init__(engine, feed, settings)
-        self._checksum = checksum
-        try:
-            self._handout = Handout(feed, checksum)
-        except BaseException:
-            self.close()
-            raise
-
-    def __reduce__(self) -> tuple[Callable[..., Reader], tuple[object, ...]]:
-        """Pickle the checksum, too: what is unpickled hashes anew, and so verifies only what it reads from first to last."""
-        reopen, arguments = super().__reduce__()
-        return reopen, (*arguments, self._checksum)
-
-    @property
-    def verified(self) -> str | None:
-        """Who promised the digest that the bytes have, once all were read in order."""
-        return self._handout.verified
-
-    def read(self, size: SupportsIndex | None = -1, /) -> bytes:
-        """Read as `Reader.read` does."""
-        self._check_open()
-        start, length = self._advance(-1 if size is None else operator.index(size))
-        try:
-            data = self._bytes(start, length)
-            self._hand_out(start, data)
-        except BaseException:
-            self._retreat(start, length)
-            raise
-        return data
-
-    def readline(self, size: SupportsIndex | None = -1, /) -> bytes:
-        """Read as `Reader.readline` does."""
-        start = self.seek(self.tell())  # this thread's own, whatever others do in between
-        line = super().readline(size)
-        try:
-            self._hand_out(start, line)
-        except BaseException:
-            self._retreat(start, len(line))
-            raise
-        return line
-
-    def __iter__(self) -> Self:
-        """Iterate over the lines, each of which is hashed."""
-        self._check_open()
-        return self
-
-    def _lease(self, start: int, length: int) -> memoryview:
-        """Return a view of bytes, as `read_buffer` wants it."""
-        view = super()._lease(start, length)
-        self._hand_out(start, view)
-        return view
-
-    def _fill(self, start: int, view: memoryview) -> None:
-        """Fill the caller's buffer, as `readinto` wants it."""
-        super()._fill(start, view)
-        self._hand_out(start, view)
-
-    def _hand_out(self, start: int, data: bytes | memoryview) -> None:
-        """Hash what is about to be handed out.
-
-        Raises:
-            IntegrityError: it is the last, and all of it is wrong.
-        """
-        try:
-            self._handout.add(start, data)
-        except IntegrityError:
-            self._engine.clear()  # who opens it again is not to be given the same bytes
-            raise
-
-
 def _fresh(length: int) -> tuple[bytes, memoryview]:
     """Return new bytes, and a view to fill them by before anybody else has them; the view keeps them.
 
@@ -623,8 +535,20 @@ def _checked(ranges: Iterable[tuple[SupportsIndex, SupportsIndex]]) -> list[tupl
     return checked
 
 
-def _reopen(url: Url, settings: Settings, version: Version, position: int, checksum: str | None = None) -> Reader:
+def _reopen(url: Url, settings: Settings, version: Version, position: int) -> Reader:
     """Open an object again, as it was when its reader was pickled.
+
+    Raises:
+        ObjectChanged: it has been replaced since.
+        GetmError: it cannot be had.
+    """
+    reader = Reader(*attached(url, settings, version), settings)
+    reader.seek(position)
+    return reader
+
+
+def attached(url: Url, settings: Settings, version: Version) -> tuple[Engine, Feed]:
+    """Return an engine, and the record there of a new reader of a version of an object.
 
     Raises:
         ObjectChanged: it has been replaced since.
@@ -633,193 +557,4 @@ def _reopen(url: Url, settings: Settings, version: Version, position: int, check
     engine = default(settings.concurrency)
     source = open_source(url, settings)
     source.expect(version)
-    reader = _reader(engine, engine.attach(source, settings), settings, checksum)
-    reader.seek(position)
-    return reader
-
-
-def _reader(engine: Engine, feed: Feed, settings: Settings, checksum: str | None) -> Reader:
-    """Return a new reader, one that verifies if there may be a checksum."""
-    return Reader(engine, feed, settings) if checksum is None else _Verifying(engine, feed, settings, checksum)
-
-
-@overload
-def open(  # type: ignore[overload-overlap]  # 0 is an int, too
-    url: Url,
-    mode: Literal["rb"] = "rb",
-    *,
-    buffering: Literal[0] = 0,
-    checksum: str | None = None,
-    engine: Engine | None = None,
-    **options: Unpack[Options],
-) -> Reader: ...
-@overload
-def open(
-    url: Url,
-    mode: Literal["rb"] = "rb",
-    *,
-    buffering: int,
-    checksum: str | None = None,
-    engine: Engine | None = None,
-    **options: Unpack[Options],
-) -> io.BufferedReader[Reader]: ...
-@overload
-def open(
-    url: Url,
-    mode: Literal["r", "rt"],
-    *,
-    buffering: int = 0,
-    encoding: str | None = None,
-    errors: str | None = None,
-    newline: str | None = None,
-    checksum: str | None = None,
-    engine: Engine | None = None,
-    **options: Unpack[Options],
-) -> io.TextIOWrapper: ...
-def open(  # noqa: PLR0913  # what the builtin has, and an engine
-    url: Url,
-    mode: str = "rb",
-    *,
-    buffering: int = 0,
-    encoding: str | None = None,
-    errors: str | None = None,
-    newline: str | None = None,
-    checksum: str | None = None,
-    engine: Engine | None = None,
-    **options: Unpack[Options],
-) -> Reader | io.BufferedReader[Reader] | io.TextIOWrapper:
-    """Open the object behind a URL as a seekable, read-only file.
-
-    One request is sent, for the first block. Background processes start when reading goes beyond it.
-
-    Args:
-        url: http or https; or what returns one, called for each fresh one.
-        mode: "rb", or "r" or "rt" for text.
-        buffering: 0 for the raw reader, which is good for everything but a great many tiny reads; a size above 1, or -1
-            for the usual one, for an `io.BufferedReader` over it. Text is always buffered.
-        encoding: of text, as in the builtin `open`.
-        errors: likewise.
-        newline: likewise.
-        checksum: the digest that the object must have, as `algorithm:digest`, or "auto" for what the server promises, if it
-            does. Bytes are hashed as they are read, as long as that is in order from the first to the last, which are not
-            handed out if it is another; `verified` says so. A read of the first begins anew; one elsewhere, or of several
-            threads at once, ends it with a warning. None to verify nothing.
-        engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
-        **options: how the object is read, see `getm.config.Settings`.
-
-    Returns:
-        A `Reader`, an `io.BufferedReader` or an `io.TextIOWrapper`.
-
-    Raises:
-        GetmError: the object cannot be had, or (`IntegrityError`) it is empty and another was promised.
-        UsageError: a URL, mode or option cannot be used.
-        TypeError: an option is unknown.
-    """
-    if mode not in ("rb", "r", "rt"):
-        raise UsageError(f"mode must be 'rb', 'r' or 'rt', not {mode!r}: an object is only read")
-    is_text = mode != "rb"
-    if not is_text and (encoding, errors, newline) != (None, None, None):
-        raise UsageError("encoding, errors and newline are for text: give mode 'r'")
-    settings = config.settings(options)
-    integrity.choose(checksum, {})
-    engine = chosen(engine, settings.concurrency)
-    reader = _reader(engine, engine.attach(open_source(url, settings), settings), settings, checksum)
-    if not is_text and buffering == 0:
-        return reader
-    try:
-        buffered = io.BufferedReader(reader, buffering if buffering > 1 else SMALL)
-        return io.TextIOWrapper(buffered, encoding, errors, newline) if is_text else buffered
-    except BaseException:
-        reader.close()
-        raise
-
-
-def read(
-    url: Url,
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    engine: Engine | None = None,
-    **options: Unpack[Options],
-) -> bytes:
-    """Return the bytes `[start, stop)` of the object behind a URL, as a slice does: fewer if it ends before.
-
-    A range of up to a block costs one request.
-
-    Args:
-        url: http or https; or what returns one, called for each fresh one.
-        start: first byte; not negative.
-        stop: the byte after the last; None for the end.
-        engine: as in `open`.
-        **options: as in `open`.
-
-    Raises:
-        GetmError: the bytes cannot be had.
-        UsageError: a URL, range or option cannot be used.
-    """
-    start = operator.index(start)
-    stop = None if stop is None else operator.index(stop)
-    if start < 0 or (stop is not None and stop < 0):
-        raise UsageError(f"start and stop must not be negative: {start}, {stop}")
-    if stop is not None and stop <= start:
-        return b""
-    settings = config.settings(options)
-    if stop is not None and start > 0 and stop - start <= settings.block_size:
-        with closing(open_source(url, settings)) as source:
-            return first_bytes(source, settings, start, stop)
-    with open(url, engine=engine, **options) as reader:
-        return reader.read_at(start, (reader.size if stop is None else stop) - start) if start < reader.size else b""
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a server says of an object.
-
-    Attributes:
-        url: where it is in the end, without user info, query and fragment.
-        name: a file name for it: the server's, else the last segment of the URL's path; "" if there is none.
-        size: in bytes; None if the server does not tell.
-        etag: as sent, or None.
-        last_modified: as sent, or None.
-        ranges: whether it answers range requests; otherwise reading goes by way of a temporary file.
-        digests: which the server promises, in hexadecimal, by algorithm, the best first.
-    """
-
-    url: str
-    name: str
-    size: int | None
-    etag: str | None
-    last_modified: str | None
-    ranges: bool
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-
-def info(url: Url, **options: Unpack[Options]) -> Info:
-    """Return what the server says of the object behind a URL, for one request of one byte.
-
-    Raises:
-        GetmError: the object cannot be had.
-        UsageError: a URL or option cannot be used.
-    """
-    return look(url, config.settings(options))
-
-
-def look(url: Url, settings: Settings) -> Info:
-    """Do what `info` does."""
-    with closing(open_source(url, settings)) as source, closing(first(source, settings, 0, 1, spools=False)[0]) as body:
-        answer = body.answer
-    name = uri.disposition_name(answer.headers.get("content-disposition", "")) or uri.name(answer.url)
-    version = answer.version
-    size = version.size if version.size >= 0 else None
-    digests: dict[str, str] = {}
-    for promise in integrity.promised(answer.headers):
-        digests.setdefault(promise.algorithm, promise.text)
-    return Info(
-        url=source.name,
-        name=name,
-        size=size,
-        etag=version.etag,
-        last_modified=version.last_modified,
-        ranges=not answer.is_whole,
-        digests=digests,
-    )
+    return engine, engine.attach(source, settings)

@@ -30,7 +30,8 @@ LAYERS = [
     "engine",
     "handout",
     "reader stream progress part",
-    "transfer manifest pipes",
+    "verifying about",
+    "opening transfer manifest pipes",
     "batch",
     "report",
     "api",
@@ -146,7 +147,7 @@ def test_the_package_has_the_public_names_and_no_others():
     exec("from getm import *", everything)
     assert sorted(getm.api.__all__) == sorted(everything.keys() - {"__builtins__"})
     assert set(getm.api.__all__) <= set(dir(getm))
-    assert getm.open is getm.reader.open
+    assert getm.open is getm.opening.open
     with pytest.raises(AttributeError, match="'nonsense'"):
         _ = getm.nonsense
 

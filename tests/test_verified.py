@@ -658,7 +658,7 @@ def exit_code(holds):
 
 @pytest.mark.parametrize("door", [getm.open, getm.urlopen])
 def test_an_interrupt_at_any_line_raises_no_false_alarm(server, monkeypatch, door):
-    files = tuple(module.__file__ for module in (getm.handout, getm.integrity, getm.reader, getm.stream))
+    files = tuple(module.__file__ for module in (getm.handout, getm.integrity, getm.verifying, getm.stream))
     monkeypatch.setattr("tests.test_interrupt.PACKAGE", files)
     url = server.put("/a.bin", CONTENT)
     for number in itertools.count(1):
