@@ -57,13 +57,20 @@ class GetmFileSystem(fsspec.AbstractFileSystem):
         """Open an object; how fsspec would buffer and commit it means nothing here.
 
         Raises:
-            GetmError: the object cannot be had.
+            GetmError: the object cannot be had; no `NotFound` if the URL has a query.
             UsageError: it was to be written.
         """
         if mode != "rb":
             raise getm.UsageError(f"mode must be 'rb', not {mode!r}: an object is only read")
         engine = chosen(None, self._settings.concurrency)
-        return File(engine, engine.attach(open_source(_url(path), self._settings), self._settings), self._settings)
+        try:
+            feed = engine.attach(open_source(_url(path), self._settings), self._settings)
+        except getm.NotFound as error:
+            if not any(mark in path for mark in "*?["):
+                raise
+            # Of a FileNotFoundError fsspec makes one of its own, which shows the whole path, query and all.
+            raise getm.BadStatus(str(error), url=error.url, status=error.status) from None
+        return File(engine, feed, self._settings)
 
     def info(self, path: str, **_kwargs: object) -> dict[str, object]:
         """Return name, size, type, and what the server says of the version.

@@ -240,6 +240,9 @@ class VariantFile(_Remote, pysam.VariantFile):
 
 def _divided(options: Mapping[str, object]) -> tuple[Options, dict[str, object]]:
     """Return the options that are getm's, and those that are not."""
+    for name in ("filepath_index", "index_filename"):
+        if name in options:
+            raise TypeError(f"no such option: {name}; index= names an index, by URL or path")
     ours = {name: value for name, value in options.items() if name in Options.__annotations__}
     return cast(Options, ours), {name: value for name, value in options.items() if name not in ours}
 

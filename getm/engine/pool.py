@@ -151,8 +151,9 @@ class Pool:
 
     def wait(self, seconds: float) -> None:
         """Wait until a worker has something to say or `wake` is called, or for so many seconds; not once it is closed."""
-        with contextlib.suppress(ValueError, OSError):  # closed before, or in this moment
+        with contextlib.suppress(ValueError, OSError):  # closed before, or in this moment; or nobody has called `wake`
             self._ready.poll(seconds)
+            os.eventfd_read(self._alarm.fileno())  # here, and not in `collect`: who waits has to see it
 
     def wake(self) -> None:
         """End the wait under way."""
@@ -161,8 +162,6 @@ class Pool:
     def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
         """Yield what workers have said, without waiting; the last of one is `Bye`, or None if it ended without a word."""
         for descriptor, _ in self._ready.poll(0):
-            if descriptor == self._alarm.fileno():
-                os.eventfd_read(descriptor)
             worker = self.workers.get(descriptor)
             while worker is not None:
                 sender = worker

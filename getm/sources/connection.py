@@ -84,6 +84,9 @@ class _Lines:
             raise http.client.HTTPException("the head of the answer is too long")
         return bytes(line)
 
+    def flush(self) -> None:
+        """Do nothing, as a stream that is read; an answer that is interrupted is closed with this in place of its stream."""
+
     def close(self) -> None:
         """Close the stream."""
         self._stream.close()

@@ -4,6 +4,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import fsspec
@@ -84,6 +85,12 @@ class TestFileSystem:
         assert not files.exists(path)
         with pytest.raises(FileNotFoundError):
             files.open(path)
+
+    def test_what_is_not_there_keeps_its_secret(self, url):
+        secret = "SIGNATURE".lower()  # the text of this line is in the traceback
+        with pytest.raises(getm.BadStatus, match="404") as raised:
+            fsspec.open(f"{url}-none?X-Amz-Signature={secret}").open()
+        assert secret not in "".join(traceback.format_exception(raised.value))
 
     def test_whether_it_is_there_is_not_guessed(self, files, server, url):
         server.fail(Fault(status=403), times=None)

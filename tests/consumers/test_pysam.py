@@ -344,6 +344,8 @@ class TestFailing:
                 kind("http://127.0.0.1/", **options)
         with pytest.raises(TypeError, match="colour"):
             kind(serve("a.bam" if kind is AlignmentFile else "b.bcf"), colour="red")
+        with pytest.raises(TypeError, match="index= names an index"):
+            kind("http://127.0.0.1/", index_filename="http://127.0.0.1/index")
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # that is what ctypes makes of them
     @pytest.mark.parametrize("until_eof", [True, False])
