@@ -6,7 +6,7 @@ file, `copy_many` writes many. See the README.
 
 from __future__ import annotations
 
-import sys
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a type checker need not wait
@@ -27,8 +27,7 @@ def __getattr__(name: str) -> object:
         return _PUBLIC
     if name not in _PUBLIC:
         raise AttributeError(f"module 'getm' has no attribute {name!r}")
-    __import__("getm.api")
-    return getattr(sys.modules["getm.api"], name)
+    return getattr(importlib.import_module("getm.api"), name)
 
 
 def __dir__() -> list[str]:

@@ -57,7 +57,7 @@ class Reader(io.RawIOBase):
 
     def __repr__(self) -> str:
         """Show what is read, how far, and what it has cost."""
-        state = "closed" if self.closed else f"at {self._position}"
+        state = "closed" if self.closed else f"at {self._place()}"
         stats = self._feed.stats
         return (
             f"<getm.Reader {self.url!r} {state} of {self._size}, {stats.requests} requests, {stats.fetched} bytes fetched>"
@@ -81,8 +81,7 @@ class Reader(io.RawIOBase):
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """Name what is read for dask, which would otherwise open it once more, and leave that open, to find a name."""
         origin = self._feed.source.origin
-        position = self._claims.get(threading.get_ident(), self._position)
-        return "getm.Reader", origin if callable(origin) else uri.unsigned(origin), self._feed.version, position
+        return "getm.Reader", origin if callable(origin) else uri.unsigned(origin), self._feed.version, self._place()
 
     @property
     def size(self) -> int:
@@ -137,10 +136,7 @@ class Reader(io.RawIOBase):
     def tell(self) -> int:
         """Return the position of this thread's next read."""
         self._check_open()
-        thread, lines = threading.get_ident(), self._lines
-        if lines is not None and lines.thread == thread:
-            return lines.position
-        return self._claims.get(thread, self._position)
+        return self._place()
 
     def seek(self, offset: SupportsIndex, whence: int = io.SEEK_SET) -> int:
         """Set the position of this thread's next read, and the shared one; past the end is allowed.
@@ -343,11 +339,17 @@ class Reader(io.RawIOBase):
             stop = start + length
             if start < window.start or stop > window.stop or stop <= start:
                 return None
-            data = window.copy(start, stop)
+            data = self._copy(window, start, stop)
             if data is not None:
                 self._position = stop
-                self._window_read = (self._window_read[0] if self._window_read else start, stop)
             return data
+
+    def _place(self) -> int:
+        """Return the position of this thread's next read, also of a closed reader."""
+        thread, lines = threading.get_ident(), self._lines
+        if lines is not None and lines.thread == thread:
+            return lines.position
+        return self._claims.get(thread, self._position)
 
     def _advance(self, length: int) -> tuple[int, int]:
         """Move on by *length* bytes, as far as there are any, all if it is negative; return from where, and how many.
@@ -433,9 +435,8 @@ class Reader(io.RawIOBase):
         stop = start + length
         window = self._window
         if window is not None and window.start <= start and stop <= window.stop:
-            data = window.copy(start, stop)
+            data = self._copy(window, start, stop)
             if data is not None:
-                self._window_read = (self._window_read[0] if self._window_read else start, stop)
                 return data
         if length == 0:
             return b""
@@ -480,12 +481,18 @@ class Reader(io.RawIOBase):
             self._bytes(start, 1)
             window = self._window
         if window is not None:
-            part = window.copy(start, min(window.stop, start + length), until=until)
+            part = self._copy(window, start, min(window.stop, start + length), until)
             if part is not None:
-                self._window_read = (self._window_read[0] if self._window_read else start, start + len(part))
                 return part
         data = self._bytes(start, min(length, SMALL))
         return data if until is None else data[: data.find(until) + 1] or data
+
+    def _copy(self, window: Window, start: int, stop: int, until: bytes | None = None) -> bytes | None:
+        """Return bytes that the window has, None if they are gone; note that they were read, for the engine."""
+        data = window.copy(start, stop, until=until)
+        if data is not None:
+            self._window_read = (self._window_read[0] if self._window_read else start, start + len(data))
+        return data
 
 
 class _Lines:

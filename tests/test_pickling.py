@@ -66,6 +66,15 @@ def test_dask_has_a_name_for_it_and_opens_nothing(server, url):
             assert file.__dask_tokenize__() != changed.__dask_tokenize__()
 
 
+def test_between_two_lines_name_and_picture_tell_where_it_is(server):
+    url = server.put("/lines", b"first\nsecond\nthird\n")
+    with getm.open(url) as file, getm.open(url) as same:
+        assert b"first\n" == next(iter(file))
+        same.seek(6)
+        assert file.__dask_tokenize__() == same.__dask_tokenize__()
+        assert "at 6 of 19" in repr(file)
+
+
 def test_a_closed_reader_is_refused(url):
     file = getm.open(url)
     file.close()

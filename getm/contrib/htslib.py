@@ -148,6 +148,16 @@ class _Handle:
     position: int = 0
     thread: int = field(default_factory=threading.get_ident)
 
+    def enter(self) -> None:
+        """Note the thread in which htslib calls.
+
+        Raises:
+            GetmError: it is not where it was left.
+        """
+        self.thread = threading.get_ident()
+        if not self.is_sound():
+            raise _interrupted()
+
     def is_sound(self) -> bool:
         """Whether htslib is where it is by our count, as it must be but while it has called."""
         position: int = self.hfile.offset + self.hfile.end - self.hfile.buffer
@@ -185,9 +195,7 @@ def _read(address: int, buffer: int, length: int) -> int:
     handle = _handles[address]
     served = handle.served
     try:
-        handle.thread = threading.get_ident()
-        if not handle.is_sound():
-            return served.keep(_interrupted())
+        handle.enter()
         served.file.seek(handle.position)  # of this thread: others may read the same file
         count = served.file.readinto((ctypes.c_char * length).from_address(buffer))
     except BaseException as error:  # noqa: BLE001  none may get through C
@@ -200,9 +208,7 @@ def _seek(address: int, offset: int, whence: int) -> int:
     handle = _handles[address]
     served = handle.served
     try:
-        handle.thread = threading.get_ident()
-        if not handle.is_sound():
-            return served.keep(_interrupted())
+        handle.enter()
         position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: handle.position, io.SEEK_END: served.size}[whence]
     except BaseException as error:  # noqa: BLE001
         return served.keep(error)

@@ -115,7 +115,7 @@ class Planner:
         """Note that all of a range is there: what was announced of it need not be fetched any more."""
         for part in cut(self._announced, start, stop):
             bisect.insort(self._come, part)
-            self._come_room += self._taken(*part)
+            self._come_room += self._blocks(*part)
 
     def waited(self) -> None:
         """Note that the last read found something missing: the window may grow."""
@@ -210,7 +210,7 @@ class Planner:
             if last <= start:
                 break
             yield self._want(start, last, run)
-            room -= self._taken(start, last)
+            room -= self._blocks(start, last)
 
     def demand(self, start: int, position: int, stop: int) -> Want:
         """Return what is fetched for a caller who asked for `[start, stop)` and has got what is before *position*."""
@@ -263,10 +263,10 @@ class Planner:
         """Take a range that is read, or announced anew, out of what was announced."""
         cut(self._announced, start, stop)
         if cut(self._come, start, stop):
-            self._come_room = sum(self._taken(*part) for part in self._come)
+            self._come_room = sum(self._blocks(*part) for part in self._come)
 
-    def _taken(self, start: int, stop: int) -> int:
-        """Return the bytes of the blocks that a range takes."""
+    def _blocks(self, start: int, stop: int) -> int:
+        """Return the bytes of the blocks that a range lies in."""
         return ceil(stop, self._block) - floor(start, self._block)
 
     def _jump(self, start: int, gap: int) -> None:
