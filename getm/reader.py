@@ -450,7 +450,7 @@ class Reader(io.RawIOBase):
         """Return a view of bytes that the object has."""
         if length <= SMALL:
             return memoryview(self._bytes(start, length))
-        self._tell()
+        self._tell(start)
         return self._engine.lease(self._feed, start, length)
 
     def _fill(self, start: int, view: memoryview) -> None:
@@ -462,14 +462,18 @@ class Reader(io.RawIOBase):
 
     def _ask(self, start: int, view: memoryview) -> None:
         """Have the engine fill *view*, after telling it what was read without it."""
-        self._tell()
+        self._tell(start)
         self._engine.readinto(self._feed, start, view)
 
-    def _tell(self) -> None:
-        """Tell the engine what was read in a window, and leave that."""
+    def _tell(self, start: int) -> None:
+        """Tell the engine what was read in a window before a read from *start* on, and leave that.
+
+        What was only looked at, as `peek` does, was not read: the next read begins within it.
+        """
         read, self._window, self._window_read = self._window_read, None, None
         if read is not None:
-            self._engine.follow(self._feed, *read)
+            first, stop = read
+            self._engine.follow(self._feed, first, start if first <= start < stop else stop)
 
     def _at_hand(self, start: int, most: int, until: bytes | None = None) -> bytes:
         """Return at least one byte from *start* on, but at the end; more if they are there; not beyond an *until*."""

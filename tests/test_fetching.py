@@ -225,6 +225,20 @@ class TestSequence:
         assert 2 * size == sum(min(request.stop, size) - request.start for request in server.log)
         assert len(server.log) <= 6
 
+    @pytest.mark.parametrize("look", ["peek", "line"])
+    def test_looking_at_what_comes_first_is_reading_on(self, server, look):
+        size, part = 8 * MIB, 64 * KIB + 9
+        url = server.put("/a.bin", size)
+        with getm.open(url, concurrency=None) as file:
+            for start in range(0, size - part, part):
+                if look == "peek":
+                    assert ramp(start, start + 1) == file.peek(128 * KIB)[:1]
+                    assert_ramp(file.read(part), start)
+                else:
+                    line = next(iter(file))
+                    assert line + file.read(part - len(line)) == ramp(start, start + part)
+        assert 2 == len(server.log)
+
     @pytest.mark.parametrize("concurrency", [1, 4])
     def test_connections_stay_busy_while_the_caller_computes(self, server, concurrency):
         url = server.put("/a.bin", 64 * MIB)
