@@ -212,6 +212,25 @@ class TestJump:
             asked = want.stop
         assert asked >= start + length
 
+    def test_after_three_of_several_reads_the_next_fetches_as_much_as_each_of_them_had(self):
+        reader = planner()
+        starts = (100 * MIB, 500 * MIB, 300 * MIB, 200 * MIB, 800 * MIB)
+        fetched = []
+        for start, length in zip(starts, (400 * KIB, 3 * MIB, 608 * KIB, 512 * KIB, 512 * KIB), strict=True):
+            first, ahead = missed(reader, start, 39)
+            fetched.append(first.stop - first.start)
+            assert [] == ahead
+            rest, _ = missed(reader, start + 39, length - 39)
+            assert max(start + length, first.stop) == rest.stop
+        assert [64 * KIB, 64 * KIB, 64 * KIB, 400 * KIB, 512 * KIB] == fetched
+
+    def test_but_no_more_than_a_block(self):
+        reader = planner()
+        for start in (100 * MIB, 500 * MIB, 300 * MIB, 200 * MIB):
+            missed(reader, start, 39)
+            missed(reader, start + 39, 3 * MIB)
+        assert MIB == missed(reader, 700 * MIB, 39)[0].stop - 700 * MIB
+
     def test_without_room_a_block_is_fetched(self):
         first, _ = missed(planner(room=0), SIZE // 2, 32 * MIB)
         assert (SIZE // 2, SIZE // 2 + BLOCK) == (first.start, first.stop)

@@ -9,7 +9,8 @@ Four patterns are told apart by where a read begins, seen from where the one bef
     sequential   there, or a short skip behind it: the window ahead grows while the reader has to wait
     strided      always the same distance behind (or before) it: after three such gaps the next places are fetched too
     near miss    less than a block away: twice as much is fetched as at the miss before, in the direction of the jump
-    jump         anywhere else: just the pieces that hold what is asked for
+    jump         anywhere else: just the pieces that hold what is asked for; or as much as was read at each of the last
+                 three places, if that is more
 
 And what the caller has announced is fetched in any case, in the order of its offsets, as far as there is room.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +33,8 @@ RAMP = 16
 ANNOUNCED_MOST = 256
 """So many of the ranges that were announced are looked at at once."""
 EQUAL_GAPS = 3
+SEGMENTS = 3
+"""What is read at one place is foretold from so many before it."""
 RUN_UNMEASURED = 8 * MIB
 SKIP_UNMEASURED = 128 * 1024
 
@@ -82,6 +86,7 @@ class Planner:
         self._gaps_equal = 0
         self._stride: tuple[int, int] | None = None  # length and distance of the segments to come
         self._fetch = FETCH_LEAST  # bytes fetched at a jump
+        self._lengths: deque[int] = deque(maxlen=SEGMENTS)  # of the last segments
         self._is_backward = False  # whether the last jump went down a little
         self._announced: list[Range] = []  # what the caller has said that he will read, and has neither come nor been read
         self._come: list[Range] = []  # what of that has come, and was not read yet
@@ -230,7 +235,7 @@ class Planner:
                 first = max(0, min(position, ceil(stop, self._piece) - self._fetch))
                 run = max(run, ceil(near - first, self._piece))  # the bytes asked for are its last
             else:
-                near = max(near, base + self._fetch)
+                near = max(near, base + self._fetch, self._segment + self._usual if self._segment <= start else 0)
         return self._want(first, near, run, is_demand=True)
 
     def is_worth(self, start: int, stop: int, wants: Iterable[Want]) -> bool:
@@ -259,6 +264,11 @@ class Planner:
     def _ahead(self) -> int:
         return min(self._window, self._room)
 
+    @property
+    def _usual(self) -> int:
+        """How much is going to be read behind a jump: what was at all of the last places, a block at most."""
+        return min(self._block, *self._lengths) if len(self._lengths) == SEGMENTS else 0
+
     def _take(self, start: int, stop: int) -> None:
         """Take a range that is read, or announced anew, out of what was announced."""
         cut(self._announced, start, stop)
@@ -271,6 +281,7 @@ class Planner:
 
     def _jump(self, start: int, gap: int) -> None:
         length = self._position - self._segment
+        self._lengths.append(length)
         if gap == self._gap:
             self._gaps_equal += 1
         else:

@@ -105,7 +105,7 @@ CONSUMERS = [
     Consumer("gzip.open(file).read()", "content.gz", "gzip", 6, everywhere=True),
     Consumer("bz2.open(file).read()", "content.bz2", "bz2", 5),
     Consumer("lzma.open(file).read()", "content.xz", "lzma", 5),
-    Consumer("pickle.load(file)", "object.pickle", "pickle", 11),
+    Consumer("pickle.load(file)", "object.pickle", "pickle", 6),
     Consumer("hashlib.file_digest(file, 'sha256').hexdigest()", "content.bin", "hashlib", 6, everywhere=True),
     Consumer("shutil.copyfileobj(file, io.BytesIO())", "content.bin", "shutil io", 6),
     # pictures and sound
