@@ -152,9 +152,8 @@ class Budget:
         check_count("block_size", self.block_size, PIECES * 64)
         check_count("memory", self.memory, 4 * self.block_size)
 
-    @property
     def slots(self) -> int:
-        """Slots of the arena: at least four, and no more than a quarter of the control group's memory."""
+        """Return the slots of the arena: at least four, and no more than a quarter of the control group's memory."""
         memory = min(self.memory, _group_memory() // 4)
         return max(4, memory // self.block_size)
 
@@ -199,7 +198,7 @@ def _group_memory() -> int:
     """
     least = 1 << 62
     try:
-        with open("/proc/self/cgroup", encoding="ascii") as lines:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             groups = [line.rstrip("\n").split(":", 2) for line in lines]
     except OSError:
         return least
@@ -209,7 +208,7 @@ def _group_memory() -> int:
         root, name = ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") if controllers else ("/sys/fs/cgroup", "memory.max")
         for folder in _and_above(path):
             try:
-                with open(f"{root}{folder}/{name}", encoding="ascii") as limit:
+                with open(f"{root}{folder}/{name}", "rb") as limit:
                     least = min(least, int(limit.read()))
             except (OSError, ValueError):
                 continue  # no such file, or "max"

@@ -352,5 +352,5 @@ def _digest(identity: str) -> str:
 
 def _boot() -> str:
     """Return what names this boot of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return file.read().strip()

@@ -83,9 +83,10 @@ class Memory:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.arena = Arena(budget.slots, budget.block_size, shared=budget.processes > 0)
-        self.ahead = _ahead(budget.slots)  # blocks that readers may have ahead of them, all together
-        self.table = BlockTable(budget.slots, self.ahead)
+        slots = budget.slots()
+        self.arena = Arena(slots, budget.block_size, shared=budget.processes > 0)
+        self.ahead = _ahead(slots)  # blocks that readers may have ahead of them, all together
+        self.table = BlockTable(slots, self.ahead)
         self._leases: dict[int, int] = {}  # how many by slot
 
     # What is there.

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -86,7 +85,7 @@ class Planner:
         self._gaps_equal = 0
         self._stride: tuple[int, int] | None = None  # length and distance of the segments to come
         self._fetch = FETCH_LEAST  # bytes fetched at a jump
-        self._lengths: deque[int] = deque(maxlen=SEGMENTS)  # of the last segments
+        self._lengths: tuple[int, ...] = ()  # of the last segments
         self._is_backward = False  # whether the last jump went down a little
         self._announced: list[Range] = []  # what the caller has said that he will read, and has neither come nor been read
         self._come: list[Range] = []  # what of that has come, and was not read yet
@@ -281,7 +280,7 @@ class Planner:
 
     def _jump(self, start: int, gap: int) -> None:
         length = self._position - self._segment
-        self._lengths.append(length)
+        self._lengths = (*self._lengths[1 - SEGMENTS :], length)
         if gap == self._gap:
             self._gaps_equal += 1
         else:

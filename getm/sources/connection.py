@@ -40,6 +40,14 @@ class Adapter(requests.adapters.HTTPAdapter):
         return manager
 
 
+class PlainAdapter(Adapter):
+    """Likewise, and returns answers as they are of urllib3: making those of `requests`, cookies and all, takes longer."""
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> Any:  # noqa: ANN401, ARG002  # the parent's
+        """Return an answer."""
+        return resp
+
+
 @contextmanager
 def discreet() -> Iterator[None]:
     """Keep `urllib3` from logging, in this thread: it shows paths with their queries, signatures included."""

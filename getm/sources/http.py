@@ -37,7 +37,7 @@ from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
-from getm.sources.connection import Adapter, discreet
+from getm.sources.connection import Adapter, PlainAdapter, discreet
 from getm.sources.spool import SCRATCH, Spool
 
 REDIRECTS_MOST = 10
@@ -47,6 +47,8 @@ AHEAD_OF_EXPIRY = 60.0
 REFUSAL_TEXT = 4096
 """Bytes of a refusal's body that are looked at: S3 and GCS answer 400 to a token that has expired."""
 
+_Sent = tuple[urllib3.HTTPResponse, Mapping[str, str]]
+"""An answer, and its headers."""
 _log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
@@ -334,9 +336,9 @@ class HttpSource:
             session.mount("https://", Adapter())
         prepared = _prepared(place, request.start, request.stop)
         prepared.hooks["response"].append(_hide_location)
-        return _answered(
-            request,
-            lambda: session.send(
+
+        def send() -> _Sent:
+            response = session.send(
                 prepared.copy(),
                 stream=True,
                 allow_redirects=False,
@@ -344,8 +346,10 @@ class HttpSource:
                 verify=request.verify,
                 cert=request.cert,
                 proxies=dict(request.proxies),
-            ),
-        )
+            )
+            return response.raw, response.headers
+
+        return _answered(request, send)
 
 
 def _check_headers(place: _Place) -> None:
@@ -414,7 +418,7 @@ class HttpTransport:
     """Sends requests over kept-alive connections; one a process."""
 
     def __init__(self) -> None:
-        self._adapter = Adapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
+        self._adapter = PlainAdapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
 
     def send(self, request: Request) -> Body:
         """Send one request and check its answer.
@@ -430,12 +434,12 @@ class HttpTransport:
         """Close the connections."""
         self._adapter.close()
 
-    def _send(self, request: Request) -> requests.Response:
+    def _send(self, request: Request) -> _Sent:
         prepared = requests.PreparedRequest()
         prepared.method = "GET"
         prepared.url = request.url
         prepared.headers = requests.structures.CaseInsensitiveDict(request.headers)
-        return self._adapter.send(
+        response: Any = self._adapter.send(
             prepared,
             stream=True,
             timeout=(request.connect, request.stall),
@@ -443,32 +447,37 @@ class HttpTransport:
             cert=request.cert,
             proxies=dict(request.proxies),
         )
+        return response, response.headers
 
 
-def _answered(request: Request, send: Callable[[], requests.Response]) -> Body:
+def _answered(request: Request, send: Callable[[], _Sent]) -> Body:
     """Send a request, once more if its connection turns out to be closed, and check the answer.
+
+    Args:
+        request: what is asked for.
+        send: sends it; returns its answer, and the headers of that.
 
     Raises:
         RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
     """
     try:
         with discreet():
-            response = _sent(send)
+            response, found = _sent(send)
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise RequestFailed(_connection_failure(error)) from None
     try:
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = {name.lower(): value for name, value in found.items()}
         if _HIDDEN_LOCATION in headers:
             headers["location"] = headers.pop(_HIDDEN_LOCATION)
-        return HttpBody(response, check(request, response.status_code, headers, time.time()))
+        return HttpBody(response, check(request, response.status, headers, time.time()))
     except BaseException as error:
         if isinstance(error, RequestFailed) and error.failure.status == 400 and b"xpired" in _beginning(response):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
-        response.close()
+        _close(response)
         raise error from None
 
 
-def _sent(send: Callable[[], requests.Response]) -> requests.Response:
+def _sent(send: Callable[[], _Sent]) -> _Sent:
     try:
         return send()
     except requests.exceptions.ConnectionError as error:
@@ -477,10 +486,16 @@ def _sent(send: Callable[[], requests.Response]) -> requests.Response:
     return send()
 
 
-def _beginning(response: requests.Response) -> bytes:
+def _close(response: urllib3.HTTPResponse) -> None:
+    """Drop the connection of an answer."""
+    response.close()
+    response.release_conn()
+
+
+def _beginning(response: urllib3.HTTPResponse) -> bytes:
     """Return what has come of the body of a refusal, as far as it is looked at."""
     try:
-        return bytes(response.raw.read1(REFUSAL_TEXT))
+        return response.read1(REFUSAL_TEXT)
     except (AttributeError, OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
         return b""
 
@@ -493,12 +508,12 @@ class HttpBody:
         answer: what its head says.
     """
 
-    def __init__(self, response: requests.Response, answer: Answer) -> None:
+    def __init__(self, response: urllib3.HTTPResponse, answer: Answer) -> None:
         self._response = response
         self._answer = answer
         self._left = answer.stop - answer.start
         # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
-        self._original: Any = response.raw._original_response  # noqa: SLF001
+        self._original: Any = response._original_response  # noqa: SLF001
         self._skipped = answer.skipped  # bytes to throw away first
         if self._left == 0:
             self.close()
@@ -543,9 +558,9 @@ class HttpBody:
         is_at_end = self._left == 0 and not (answer.skipped and answer.stop < answer.version.size)
         if is_at_end and not self._original.will_close and not self._original.chunked:
             self._original.close()
-            self._response.raw.release_conn()
+            self._response.release_conn()
         else:
-            self._response.close()
+            _close(self._response)
 
     def abort(self) -> None:
         """Make a `readinto` under way in another thread return or fail at once."""
