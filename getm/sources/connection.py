@@ -70,6 +70,7 @@ class _Lines:
         self._stream = stream
         self._stop = None if seconds is None else time.monotonic() + seconds
         self._left = HEAD_MOST
+        self._whole = 0  # bytes of lines that have come whole, and were not read yet
 
     def readline(self, size: int = -1, /) -> bytes:
         """Return a line, or its first *size* bytes.
@@ -78,19 +79,34 @@ class _Lines:
             TimeoutError: it does not come in time.
             HTTPException: this is too much.
         """
-        line = bytearray()
         most = self._left if size < 0 else min(size, self._left)
+        if not self._whole:
+            self._whole = self._stream.peek(1).rfind(b"\n") + 1
+            self._check_time()
+        if self._whole:
+            line = self._stream.readline(most)
+            self._whole -= len(line)
+        else:
+            line = self._patiently(most)
+        self._left -= len(line)
+        if not self._left:
+            raise http.client.HTTPException("the head of the answer is too long")
+        return line
+
+    def _patiently(self, most: int) -> bytes:
+        """Return a line that has not come whole yet, or its first bytes."""
+        line = bytearray()
         while len(line) < most and not line.endswith(b"\n"):
             there = self._stream.peek(1)[: most - len(line)]
             if not there:
                 break
             line += self._stream.read(there.find(b"\n") + 1 or len(there))
-            if self._stop is not None and time.monotonic() > self._stop:
-                raise TimeoutError("the head of the answer did not come in time")
-        self._left -= len(line)
-        if not self._left:
-            raise http.client.HTTPException("the head of the answer is too long")
+            self._check_time()
         return bytes(line)
+
+    def _check_time(self) -> None:
+        if self._stop is not None and time.monotonic() > self._stop:
+            raise TimeoutError("the head of the answer did not come in time")
 
     def flush(self) -> None:
         """Do nothing, as a stream that is read; an answer that is interrupted is closed with this in place of its stream."""

@@ -435,10 +435,10 @@ class HttpTransport:
         self._adapter.close()
 
     def _send(self, request: Request) -> _Sent:
-        prepared = requests.PreparedRequest()
+        prepared: Any = requests.PreparedRequest()
         prepared.method = "GET"
         prepared.url = request.url
-        prepared.headers = requests.structures.CaseInsensitiveDict(request.headers)
+        prepared.headers = request.headers
         response: Any = self._adapter.send(
             prepared,
             stream=True,
