@@ -194,6 +194,11 @@ class TestJump:
         first, _ = missed(planner(), SIZE // 2, 2 * MIB)
         assert MIB // 2 == first.run
 
+    @pytest.mark.parametrize("start", [SIZE // 2, SIZE // 2 + 1, SIZE // 2 + PIECE - 1])
+    def test_its_parts_are_alike(self, start):
+        first, _ = missed(planner(), start, 650 * KIB)
+        assert first.run * 2 - PIECE <= first.stop - first.start <= first.run * 2
+
     @pytest.mark.parametrize("concurrency", [1, 2, 7, 8])
     @pytest.mark.parametrize("length", [33 * MIB, 300 * MIB])
     def test_a_read_larger_than_the_room_is_split_over_all_connections_too(self, length, concurrency):

@@ -26,7 +26,7 @@ from getm.config import FETCH_LEAST, MIB, RUN_LATENCIES, RUN_MOST
 from getm.ranges import PIECES, Range, ceil, coalesce, cut, floor, total
 
 SPLIT_LEAST = MIB // 2
-"""A large demand is not cut into smaller parts than this."""
+"""A demand is cut into as few parts as are no longer than this, if there are connections for so many."""
 RAMP = 16
 """The window is at most this many times what was read in sequence so far, once that is a block; before, as much as that."""
 ANNOUNCED_MOST = 256
@@ -223,10 +223,11 @@ class Planner:
         if self.is_sequential:
             return self._want(position, near, self.run, is_demand=True, is_open=True)
         first, base = position, floor(start, self._piece)
-        share = floor(most, self._piece * self._concurrency) // self._concurrency
-        if stop - start <= most:
-            share = ceil(-(-(stop - start) // self._concurrency), self._piece)
-        run = max(share, ceil(min(SPLIT_LEAST, self._block), self._piece))
+        run, length = ceil(min(SPLIT_LEAST, self._block), self._piece), ceil(stop, self._piece) - base
+        if stop - start > most:
+            run = max(run, floor(most, self._piece * self._concurrency) // self._concurrency)
+        elif length > run:  # parts that end together
+            run = ceil(-(-length // min(self._concurrency, -(-length // run))), self._piece)
         if near < stop:  # whole runs, otherwise each step of the position would ask for a few bytes more
             near = base + floor(position - base + most, run)
         if self._stride is None:
