@@ -5,6 +5,7 @@ Nothing here touches what the engine's lock guards; it is called without that lo
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from contextlib import closing
@@ -13,6 +14,8 @@ from getm.config import RATE_LEAST, STALL_LEAST, Settings
 from getm.engine.feed import Feed, Inline
 from getm.retry import Failure, RequestFailed, StallWatch, pause
 from getm.sources.base import Body, Source
+
+_log = logging.getLogger(__name__)
 
 
 def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
@@ -46,6 +49,7 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
             return source.open(start, stop, spools=spools), time.monotonic() - began
         except RequestFailed as failed:
             failure = failed.failure
+            _tell(source, start, stop, attempt, failure)
 
 
 def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:
@@ -71,6 +75,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
                     watch.add(came, time.monotonic())
         except RequestFailed as failed:
             attempt = 1 if count else attempt + 1
+            _tell(source, start + len(data) + count, stop, attempt, failed.failure)
             progress = time.monotonic() if count else progress
             if attempt > settings.retries or time.monotonic() - progress > settings.deadline:
                 raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
@@ -107,3 +112,8 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
     except RequestFailed as failed:
         return count, failed.failure
     return count, None
+
+
+def _tell(source: Source, start: int, stop: int, attempt: int, failure: Failure) -> None:
+    """Log what came of an attempt, as is done with those of workers."""
+    _log.debug("%s, bytes %d-%d, attempt %d: %s", source.name, start, stop - 1, attempt, failure.message)
