@@ -45,12 +45,15 @@ POOL = 32
 AHEAD_OF_EXPIRY = 60.0
 """Seconds before a signed URL expires at which a fresh one is asked for; of a short life, its last quarter."""
 REFUSAL_TEXT = 4096
-"""Bytes of a refusal's body that are looked at: S3 and GCS answer 400 to a token that has expired."""
+"""Bytes of the body of a 400 that are looked at: some servers refuse by it."""
 
 _log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
 _PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
+_REFUSED = re.compile(rb"xpired|<Code>(AccessDenied|AuthorizationQueryParameters|InvalidToken)", re.IGNORECASE)
+"""What such a body says: S3 and GCS of a token that has expired, S3 of one that it does not know and of a signature that is
+none, `rclone serve s3` of a signature that has expired."""
 _NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
 _CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
 _FINGERPRINT_KEY = secrets.token_bytes(32)
@@ -462,7 +465,7 @@ def _answered(request: Request, send: Callable[[], requests.Response]) -> Body:
             headers["location"] = headers.pop(_HIDDEN_LOCATION)
         return HttpBody(response, check(request, response.status_code, headers, time.time()))
     except BaseException as error:
-        if isinstance(error, RequestFailed) and error.failure.status == 400 and b"xpired" in _beginning(response):
+        if isinstance(error, RequestFailed) and error.failure.status == 400 and _REFUSED.search(_beginning(response)):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
         response.close()
         raise error from None
