@@ -10,9 +10,9 @@ import random
 import time
 from contextlib import closing
 
-from getm.config import RATE_LEAST, STALL_LEAST, Settings
-from getm.engine.feed import Feed, Inline
-from getm.retry import Failure, RequestFailed, StallWatch, pause
+from getm.config import RATE_LEAST, Settings
+from getm.engine.feed import Feed, Inline, Silence
+from getm.retry import Failure, RequestFailed, pause
 from getm.sources.base import Body, Source
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
     """
     data = bytearray()
     attempt = 0
-    progress = time.monotonic()
+    silence = Silence()
     while True:
         body, _ = first(source, settings, start + len(data), stop)
         count = 0
@@ -68,16 +68,13 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
             with closing(body):
                 stop = min(stop, body.answer.version.size)
                 chunk = memoryview(bytearray(body.answer.stop - body.answer.start))
-                watch = StallWatch(settings.stall, STALL_LEAST, time.monotonic())
                 while count < len(chunk):
-                    came = body.readinto(chunk[count:])
-                    count += came
-                    watch.add(came, time.monotonic())
+                    count += body.readinto(chunk[count:])
         except RequestFailed as failed:
             attempt = 1 if count else attempt + 1
             _tell(source, start + len(data) + count, stop, attempt, failed.failure)
-            progress = time.monotonic() if count else progress
-            if attempt > settings.retries or time.monotonic() - progress > settings.deadline:
+            silence.note(count)
+            if attempt > settings.retries or silence.seconds > settings.deadline:
                 raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
         data += chunk[:count]
         if start + len(data) >= stop:
@@ -99,11 +96,8 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
             feed.planner.observe(time.monotonic() - began, None)
         began = time.monotonic()
         least = min(len(target), inline.stop - inline.position)
-        watch = StallWatch(feed.settings.stall, STALL_LEAST, began)
         while count < least:
-            came = inline.body.readinto(target[count:least])
-            count += came
-            watch.add(came, time.monotonic())
+            count += inline.body.readinto(target[count:least])
         inline.measured += count
         inline.seconds += time.monotonic() - began
         if inline.measured >= RATE_LEAST:  # what comes first may have been on its way for long

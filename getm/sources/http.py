@@ -31,10 +31,10 @@ import requests.utils
 import urllib3
 
 from getm import uri
-from getm.config import Settings, Url
+from getm.config import STALL_LEAST, Settings, Url
 from getm.errors import UsageError
 from getm.ranges import range_header
-from getm.retry import Failure, RequestFailed, Trouble
+from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
 from getm.sources.connection import Adapter, discreet
@@ -463,7 +463,7 @@ def _answered(request: Request, send: Callable[[], requests.Response]) -> Body:
         headers = {name.lower(): value for name, value in response.headers.items()}
         if _HIDDEN_LOCATION in headers:
             headers["location"] = headers.pop(_HIDDEN_LOCATION)
-        return HttpBody(response, check(request, response.status_code, headers, time.time()))
+        return HttpBody(response, check(request, response.status_code, headers, time.time()), request.stall)
     except BaseException as error:
         if isinstance(error, RequestFailed) and error.failure.status == 400 and _REFUSED.search(_beginning(response)):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
@@ -494,15 +494,18 @@ class HttpBody:
     Args:
         response: an answer whose body is not read yet.
         answer: what its head says.
+        stall: seconds of waiting for it, all together, in which at least 1 KiB must come.
     """
 
-    def __init__(self, response: requests.Response, answer: Answer) -> None:
+    def __init__(self, response: requests.Response, answer: Answer, stall: float) -> None:
         self._response = response
         self._answer = answer
         self._left = answer.stop - answer.start
         # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
         self._original: Any = response.raw._original_response  # noqa: SLF001
         self._skipped = answer.skipped  # bytes to throw away first
+        self._watch = StallWatch(stall, STALL_LEAST, 0.0)
+        self._waited = 0.0  # seconds, its clock: whoever takes his time to read on does not count as a stall
         if self._left == 0:
             self.close()
 
@@ -523,6 +526,9 @@ class HttpBody:
             if self._skipped:
                 self._skip()
             count = self._receive(buffer)
+        except RequestFailed:
+            self.close()
+            raise
         except TimeoutError as error:
             self.close()
             raise RequestFailed(Failure(Trouble.TIMEOUT, "nothing came in time in the middle of the body")) from error
@@ -573,6 +579,13 @@ class HttpBody:
             self._skipped -= count
 
     def _receive(self, buffer: memoryview) -> int:
+        began = time.monotonic()
+        count = self._receive_next(buffer)
+        self._waited += time.monotonic() - began
+        self._watch.add(count, self._waited)
+        return count
+
+    def _receive_next(self, buffer: memoryview) -> int:
         if self._original.chunked:
             data = self._original.read1(len(buffer))
             buffer[: len(data)] = data
