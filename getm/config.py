@@ -84,7 +84,7 @@ class Settings:
         session: a `requests.Session` whose headers, cookies, auth, proxies and certificates are applied.
         timeout: seconds to connect, or (connect, stall): a stall is under 1 KiB in that time.
         retries: attempts after the first, at one place of the object, before its error is raised.
-        deadline: seconds without a byte of progress after which a read gives up.
+        deadline: seconds in which less than 1 KiB has come, after which a read or copy gives up.
         refresh: returns a fresh URL of the same object; called by a reading thread, shortly before a signed URL says that
             it expires, and when the server refuses.
         spool: bytes of the largest object that is read by way of a temporary file, because its server knows no ranges;

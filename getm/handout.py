@@ -38,6 +38,7 @@ class Handout:
         self._size = feed.size
         self._promise = promise  # None once there is nothing more to find out
         self._checks: deque[Check] = deque(maxlen=1)  # of what was handed out; empty while that is hashed
+        self._is_told = False  # whether what is not hashed was warned of
         self.verified: str | None = None
         if promise is not None and Check(promise, feed.size).is_hopeless:
             self._promise = None
@@ -71,3 +72,9 @@ class Handout:
             if check.finish():
                 self.verified = promise.origin
             self._promise = None
+
+    def pass_by(self) -> None:
+        """Note that something is handed out that is not hashed, because it has no place in any order: one warning."""
+        if self._promise is not None and not self._is_told:
+            self._is_told = True
+            _log.warning("%s: what is read without a position is not verified", self._name)

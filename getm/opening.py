@@ -76,7 +76,8 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
         checksum: the digest that the object must have, as `algorithm:digest`, or "auto" for what the server promises, if it
             does. Bytes are hashed as they are read, as long as that is in order from the first to the last, which are not
             handed out if it is another; `verified` says so. A read of the first begins anew; one elsewhere, or of several
-            threads at once, ends it with a warning. None to verify nothing.
+            threads at once, ends it with a warning. What `read_at` and `read_ranges` return is not verified, which a
+            warning says, too. None to verify nothing.
         engine: that fetches and keeps the blocks; None for the one that all readers of this process share.
         **options: how the object is read, see `getm.config.Settings`.
 

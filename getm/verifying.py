@@ -69,6 +69,13 @@ class Verifying(Reader):
             raise
         return line
 
+    def read_at(self, offset: SupportsIndex, length: SupportsIndex) -> bytes:
+        """Read as `Reader.read_at` does, and warn that this is not verified; what is read in order still is."""
+        data = super().read_at(offset, length)
+        if data:
+            self._handout.pass_by()
+        return data
+
     def __iter__(self) -> Self:
         """Iterate over the lines, each of which is hashed."""
         self._check_open()

@@ -544,6 +544,25 @@ class TestFailures:
             assert ("", "getm: stopped by SIGINT\n") == process.communicate(timeout=10)
         assert (130, []) == (process.returncode, names())
 
+    @pytest.mark.parametrize("start", ["python -m getm", "getm"])
+    def test_a_signal_while_it_is_imported_ends_it_without_a_word(self, start):
+        script = f"""
+import importlib.metadata, os, runpy, signal, sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == "requests":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+if {start == "getm"}:
+    (command,) = importlib.metadata.entry_points(group="console_scripts", name="getm")
+    command.load()()
+runpy.run_module("getm", run_name="__main__")
+"""
+        ended = run("--version", command=[sys.executable, "-c", script])
+        assert (-signal.SIGINT, "", "") == (ended.returncode, ended.stdout, ended.stderr)
+
     def test_a_fault_of_ours_is_one_line_that_quotes_nothing(self, command, monkeypatch):
         def run(copy):
             raise KeyError(SECRET)

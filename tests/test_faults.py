@@ -88,6 +88,11 @@ BYTES: dict[str, Callable[[int], int]] = {
 IMPATIENT = {"timeout": (5.0, STALL)}
 MOVED = Fault(status=302, headers={"Location": "/b.bin?moved"})
 EXPIRED = Fault(status=400, body=b"<Error><Code>ExpiredToken</Code></Error>")
+DENIED = Fault(  # by rclone serve s3, of a signature that has expired
+    status=400,
+    body=b"<Error><Code>AccessDenied</Code><Message>The difference between the request time and the server's time exceeds "
+    b"the maximum allowed.</Message></Error>",
+)
 NAMELESS: Mapping[str, str | None] = {"ETag": None, "Last-Modified": None}
 LONG = {"seconds": "86400", "a date": "Fri, 31 Dec 2100 23:59:59 GMT"}
 
@@ -124,6 +129,7 @@ HEALED = (
     Row("401 where there is a fresh URL", one(Fault(status=401)), is_renewable=True),
     Row("403 where there is a fresh URL", one(Fault(status=403)), is_renewable=True),
     Row("400 that says expired where there is a fresh URL", one(EXPIRED), is_renewable=True),
+    Row("400 that says denied where there is a fresh URL", one(DENIED), is_renewable=True),
     Row("a redirect", one(MOVED), at=("first",)),
     *(
         Row(f"{status} behind a redirect", one(Fault(status=status)), path="/old", at=LATER)
@@ -175,6 +181,7 @@ REFUSED = (
     Row("a part without the total", one(Fault(total="*")), getm.RangeNotSupported, "size", at=("first",)),
     *(Row(f"{status}", one(Fault(status=status)), getm.AccessDenied, f"{status}") for status in (401, 403)),
     Row("400 that says expired", one(EXPIRED), getm.AccessDenied, "400"),
+    Row("400 that says denied", one(DENIED), getm.AccessDenied, "400"),
     Row(
         "403 of the fresh URL, too",
         one(Fault(status=403)),

@@ -453,6 +453,21 @@ class TestStatus:
             getm.open(url, retries=2)
         assert 3 == caught.value.attempts == len(server.log)
 
+    def test_each_attempt_at_the_first_answer_is_logged(self, server, url, caplog):
+        caplog.set_level("DEBUG", "getm")
+        server.fail(Fault(status=503))
+        getm.open(url).close()
+        server.fail(Fault(status=404))
+        with pytest.raises(getm.NotFound):
+            getm.info(url)
+        server.fail(Fault(cut=100))
+        assert ramp(5, 1000) == getm.read(url, 5, 1000)
+        assert [
+            f"{url}, bytes 0-{BLOCK - 1}, attempt 1: the server answered 503 Service Unavailable",
+            f"{url}, bytes 0-0, attempt 1: the server answered 404 Not Found",
+            f"{url}, bytes 105-999, attempt 1: the server ended the body 895 bytes early",
+        ] == [record.getMessage() for record in caplog.records]
+
     @EVERY
     @pytest.mark.parametrize("length", [10, 2 * BLOCK])
     def test_trouble_in_the_middle_is_given_up_after_so_many_attempts(self, server, url, concurrency, length):

@@ -24,7 +24,7 @@ from getm.config import Settings
 from getm.engine import default
 from getm.engine.messages import Fetch
 from getm.sources import open_source
-from tests.content import ramp
+from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault, FaultServer
 from tests.servers.sockets import Certificates, RawServer, TlsFront, TunnelProxy, asked, partial
 
@@ -333,6 +333,17 @@ class TestProxies:
         assert issubclass(kind, getm.SourceError)
         assert SECRET not in text
         assert [] == [request for request in server.log if request.headers["Host"] != "elsewhere.invalid"]
+
+    @pytest.mark.parametrize("first", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX: "], ids=["status", "headers"])
+    def test_that_let_their_answer_drip_are_given_up(self, first):
+        def script(_asks):
+            yield first
+            while True:
+                time.sleep(0.04)  # that is how the proxy is
+                yield b"x"
+
+        with RawServer(script) as proxy, pytest.raises(getm.TransferTimeout):
+            getm.open("https://elsewhere.invalid/a", proxies={"https": proxy.url}, timeout=(0.15, 0.15), retries=1)
 
     def test_that_refuse_a_tunnel_are_told_from_servers_that_are_down(self, server, secure, certificates):
         with TunnelProxy(secure.removesuffix("/a.bin"), "other") as tunnel, pytest.raises(getm.SourceError) as caught:
@@ -692,6 +703,54 @@ class TestHostileBodies:
                 pytest.raises(getm.TransferTimeout, match="stall"),
             ):
                 file.read(5000)
+
+    @pytest.mark.parametrize("concurrency", [None, 2])
+    @pytest.mark.parametrize("door", ["open", "read_at", "urlopen", "read", "copy"])
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault(pace=20),
+            Fault(pace=20, whole=True),
+            Fault(pace=20, whole=True, framing="chunks"),
+            lambda request: Fault(pace=20, whole=True) if request.start or request.index else None,
+        ],
+        ids=["parts", "wholes", "wholes without a length", "wholes where parts came before"],
+    )
+    def test_that_drip_for_ever_are_given_up(self, server, tmp_path, door, fault, concurrency):
+        url = server.put("/drip", 1_000_000)
+        server.fail(fault, times=None)
+        options = {"timeout": (5, 0.2), "deadline": 0.3, "retries": 1000, "block_size": 65_536}
+        with pytest.raises(getm.TransferTimeout):
+            DRIPPING[door](url, tmp_path / "copy", {"concurrency": concurrency, **options})
+
+    @pytest.mark.parametrize("door", ["open", "read_at", "urlopen", "read", "copy"])
+    @pytest.mark.parametrize("whole", [False, True], ids=["parts", "wholes"])
+    def test_that_are_slow_and_do_come_are_waited_for(self, server, tmp_path, door, whole):
+        url = server.put("/slow", 15_000)
+        server.fail(Fault(pace=10_000, whole=whole), times=None)
+        DRIPPING[door](url, tmp_path / "copy", {"concurrency": 2, "timeout": (5, 0.8), "deadline": 0.8, "block_size": 4096})
+
+
+def read_with(door):
+    def read(url, _path, options):
+        with door(url, **options) as file:
+            assert_ramp(file.read(), 0)
+
+    return read
+
+
+def read_at_the_end(url, _path, options):
+    with getm.open(url, **options) as file:
+        assert_ramp(file.read_at(file.size - 10, 10), file.size - 10)
+
+
+DRIPPING = {
+    "open": read_with(getm.open),
+    "read_at": read_at_the_end,
+    "urlopen": read_with(getm.urlopen),
+    "read": lambda url, _path, options: getm.read(url, 10_000, 14_000, **options),
+    "copy": lambda url, path, options: getm.copy(url, path, **options),
+}
 
 
 def session_with_a_hook():

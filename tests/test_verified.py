@@ -401,7 +401,7 @@ class TestOrder:
             assert "the caller" == file.verified
         assert [] == warned()
 
-    def test_is_not_broken_by_reads_without_a_position(self, url, warned):
+    def test_is_not_broken_by_reads_without_a_position_which_are_not_verified(self, url, warned):
         with getm.open(url, checksum=md5(WHOLE), concurrency=None) as file:
             for start in range(0, SIZE, 300_000):
                 read_at = in_thread(file.read_at, SIZE - start - 10, 10)
@@ -409,6 +409,22 @@ class TestOrder:
                 assert WHOLE[start : start + 9] == file.read_at(start, 9)
                 assert WHOLE[SIZE - start - 10 : SIZE - start] == read_at()
             assert "the caller" == file.verified
+            assert [WHOLE[:7], b""] == file.read_ranges([(0, 7), (SIZE, SIZE + 1)])
+        assert [f"{url}: what is read without a position is not verified"] == warned()
+
+    @pytest.mark.parametrize("read", [lambda file: file.read_at(0, SIZE), lambda file: file.read_ranges([(0, SIZE)])[0]])
+    def test_is_none_without_a_position_even_of_all(self, url, warned, read):
+        with getm.open(url, checksum=WRONG, concurrency=None) as file:
+            assert b"" == file.read_at(SIZE, 1)
+            assert [] == warned()
+            assert WHOLE == read(file)
+            assert file.verified is None
+        assert 1 == len(warned())
+
+    def test_that_was_complete_is_enough_for_reads_without_a_position(self, url, warned):
+        with getm.open(url, checksum=md5(WHOLE), concurrency=None) as file:
+            file.read()
+            assert WHOLE[5:7] == file.read_at(5, 2)
         assert [] == warned()
 
     @pytest.mark.parametrize("skip", [lambda file: file.seek(10, 1), lambda file: file.seek(-10, 1)], ids=["on", "back"])

@@ -37,7 +37,7 @@ from urllib.parse import urlsplit
 
 from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings, paced_length
 from getm.engine.core import Core
-from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Stats
+from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Silence, Stats
 from getm.engine.inline import first, first_bytes, receive
 from getm.engine.memory import Window
 from getm.engine.planner import Planner
@@ -264,7 +264,7 @@ class Engine:
         saving = feed.saving
         if saving is None:
             raise ValueError("attached without a descriptor")
-        saving.progress = time.monotonic()
+        saving.silence = Silence()
         missing = -1
         then: Then | None = None
         try:
@@ -450,9 +450,9 @@ class Engine:
             return outside
         core.collect()
         core.memory.serve(feed, demand)
-        silence = time.monotonic() - demand.progress
+        silence = demand.silence.seconds
         if not demand.is_done and silence > feed.settings.deadline:
-            text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: nothing came for {silence:.0f} s"
+            text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: next to nothing came for {silence:.0f} s"
             demand.error = TransferTimeout(text, url=feed.source.name, start=demand.position, stop=demand.stop)
         if not demand.is_done:
             if self._is_to_renew(feed):
@@ -471,9 +471,9 @@ class Engine:
         if then is not None:
             then(core)
         core.collect()
-        silence = time.monotonic() - saving.progress
+        silence = saving.silence.seconds
         if not saving.is_done and silence > feed.settings.deadline:
-            text = f"{feed.source.name}: nothing came for {silence:.0f} s"
+            text = f"{feed.source.name}: next to nothing came for {silence:.0f} s"
             saving.error = TransferTimeout(text, url=feed.source.name)
         if saving.is_done:
             return None
@@ -626,7 +626,7 @@ class Engine:
             saving.saved(inline.position, inline.position + count)
             inline.position += count
             inline.is_at_end = inline.position >= inline.stop
-            saving.progress = time.monotonic() if count else saving.progress
+            saving.silence.note(count)
             feed.stats.fetched += count
             if now is core and inline in feed.inlines:
                 self._settle(core, feed, inline, failure)

@@ -254,7 +254,7 @@ class Core:
             return
         first, last = demand.position, min(demand.stop, stop)
         if demand.view is not None and start <= first < last:
-            demand.progress = time.monotonic()
+            demand.silence.note(stop - start)
             if not target.is_direct:
                 demand.view[first - demand.start : last - demand.start] = target.memory[first - start : last - start]
             demand.position = last
@@ -263,12 +263,11 @@ class Core:
         """Note that bytes came, whole pieces of blocks that have a slot, and hand them to who waits for them."""
         feed.attempts.pop(start, None)
         self.memory.fill(feed, start, stop)
-        now = time.monotonic()
         for other in feed.object.feeds:
             for demand in other.demands:
                 if demand.position < stop:
                     if demand.start < stop and start < demand.stop:
-                        demand.progress = now
+                        demand.silence.note(stop - start)
                     self.memory.serve(other, demand)
 
     def failed(self, feed: Feed, request: Run | Inline, failure: Failure) -> None:
@@ -572,7 +571,7 @@ class Core:
             return
         start, run.position = run.position, position
         if saving is not None:
-            saving.progress = time.monotonic()
+            saving.silence.note(position - start)
             run.feed.attempts.pop(start, None)
             saving.saved(start, position)
             return

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from getm.config import MIB, Settings
+from getm.config import MIB, STALL_LEAST, Settings
 from getm.engine.planner import Planner, Want
 from getm.engine.pool import Worker
 from getm.ranges import PIECES, Range, subtract
@@ -49,6 +49,25 @@ class Stats:
 
 
 @dataclass(eq=False)
+class Silence:
+    """How long next to nothing has come for somebody who waits: what a server lets drip, byte by byte, ends no silence."""
+
+    began: float = field(default_factory=time.monotonic)
+    count: int = 0  # bytes that have come since
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it lasts."""
+        return time.monotonic() - self.began
+
+    def note(self, count: int) -> None:
+        """Note that so many bytes have come."""
+        self.count += count
+        if self.count >= STALL_LEAST:
+            self.began, self.count = time.monotonic(), 0
+
+
+@dataclass(eq=False)
 class Demand:
     """A caller that waits for `[start, stop)`: bytes before *position* were handed over.
 
@@ -59,15 +78,14 @@ class Demand:
     stop: int
     view: memoryview | None
     position: int = field(init=False)
-    began: float = field(init=False)
-    progress: float = field(init=False)  # when bytes of it came
+    began: float = field(default_factory=time.monotonic)
+    silence: Silence = field(default_factory=Silence)
     lease: memoryview | None = None
     error: BaseException | None = None
     is_direct: bool = False  # whether its own thread is fetching it, straight into the view
 
     def __post_init__(self) -> None:
         self.position = self.start
-        self.began = self.progress = time.monotonic()
 
     @property
     def is_done(self) -> bool:
@@ -91,7 +109,7 @@ class Saving:
     pace: float = math.inf  # bytes a second, at most, of each of its requests
     longest: int = SAVE_MOST  # bytes of a run, at most
     error: BaseException | None = None
-    progress: float = 0.0  # when bytes of it came
+    silence: Silence = field(default_factory=Silence)
 
     @property
     def is_done(self) -> bool:

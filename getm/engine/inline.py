@@ -5,14 +5,17 @@ Nothing here touches what the engine's lock guards; it is called without that lo
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from contextlib import closing
 
-from getm.config import RATE_LEAST, STALL_LEAST, Settings
-from getm.engine.feed import Feed, Inline
-from getm.retry import Failure, RequestFailed, StallWatch, pause
+from getm.config import RATE_LEAST, Settings
+from getm.engine.feed import Feed, Inline, Silence
+from getm.retry import Failure, RequestFailed, pause
 from getm.sources.base import Body, Source
+
+_log = logging.getLogger(__name__)
 
 
 def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
@@ -46,6 +49,7 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
             return source.open(start, stop, spools=spools), time.monotonic() - began
         except RequestFailed as failed:
             failure = failed.failure
+            _tell(source, start, stop, attempt, failure)
 
 
 def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:
@@ -56,7 +60,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
     """
     data = bytearray()
     attempt = 0
-    progress = time.monotonic()
+    silence = Silence()
     while True:
         body, _ = first(source, settings, start + len(data), stop)
         count = 0
@@ -64,15 +68,13 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
             with closing(body):
                 stop = min(stop, body.answer.version.size)
                 chunk = memoryview(bytearray(body.answer.stop - body.answer.start))
-                watch = StallWatch(settings.stall, STALL_LEAST, time.monotonic())
                 while count < len(chunk):
-                    came = body.readinto(chunk[count:])
-                    count += came
-                    watch.add(came, time.monotonic())
+                    count += body.readinto(chunk[count:])
         except RequestFailed as failed:
             attempt = 1 if count else attempt + 1
-            progress = time.monotonic() if count else progress
-            if attempt > settings.retries or time.monotonic() - progress > settings.deadline:
+            _tell(source, start + len(data) + count, stop, attempt, failed.failure)
+            silence.note(count)
+            if attempt > settings.retries or silence.seconds > settings.deadline:
                 raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
         data += chunk[:count]
         if start + len(data) >= stop:
@@ -94,11 +96,8 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
             feed.planner.observe(time.monotonic() - began, None)
         began = time.monotonic()
         least = min(len(target), inline.stop - inline.position)
-        watch = StallWatch(feed.settings.stall, STALL_LEAST, began)
         while count < least:
-            came = inline.body.readinto(target[count:least])
-            count += came
-            watch.add(came, time.monotonic())
+            count += inline.body.readinto(target[count:least])
         inline.measured += count
         inline.seconds += time.monotonic() - began
         if inline.measured >= RATE_LEAST:  # what comes first may have been on its way for long
@@ -107,3 +106,8 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
     except RequestFailed as failed:
         return count, failed.failure
     return count, None
+
+
+def _tell(source: Source, start: int, stop: int, attempt: int, failure: Failure) -> None:
+    """Log what came of an attempt, as is done with those of workers."""
+    _log.debug("%s, bytes %d-%d, attempt %d: %s", source.name, start, stop - 1, attempt, failure.message)

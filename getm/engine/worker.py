@@ -28,7 +28,6 @@ from getm.config import (
     IDLE_SECONDS,
     QUIET_EVERY,
     QUIET_SECONDS,
-    STALL_LEAST,
     paced_length,
 )
 from getm.engine.arena import map_arena, populate
@@ -48,7 +47,7 @@ from getm.engine.messages import (
     decode_to_worker,
     encode,
 )
-from getm.retry import Failure, RequestFailed, StallWatch, Trouble
+from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Body
 
 THROWN_AWAY = 64 * 1024
@@ -315,7 +314,7 @@ class _Worker:
 
 
 class _Progress:
-    """How far a run is, when that is worth a word, and whether it has stalled.
+    """How far a run is, and when that is worth a word.
 
     Args:
         fetch: the run.
@@ -323,7 +322,6 @@ class _Progress:
 
     def __init__(self, fetch: Fetch) -> None:
         self.position = fetch.request.start
-        self._stall = fetch.request.stall
         self._every, self._seconds = QUIET_EVERY, QUIET_SECONDS
         self._due = self._next()
         if fetch.awaited:
@@ -331,7 +329,6 @@ class _Progress:
         self._told = 0.0  # when the last word went out
         self._since = 0.0  # when the clock was last set going; 0 while it stands
         self._spent = 0.0  # seconds on the clock before that
-        self._watch = StallWatch(self._stall, STALL_LEAST, 0.0)  # set going with the clock
 
     def hasten(self, stop: int) -> None:
         """Find more worth a word from now on, the bytes before *stop* above all: somebody waits. Any thread may say so."""
@@ -349,17 +346,11 @@ class _Progress:
     def resume(self) -> None:
         """Set the clock going."""
         self._since = self._told = time.monotonic()
-        self._watch = StallWatch(self._stall, STALL_LEAST, self._since)
 
     def add(self, count: int) -> bool:
-        """Note that *count* more bytes are in place; say whether that is to be announced.
-
-        Raises:
-            RequestFailed: too few bytes came for too long.
-        """
+        """Note that *count* more bytes are in place; say whether that is to be announced."""
         self.position += count
         now = time.monotonic()
-        self._watch.add(count, now)
         if self.position < self._due and now - self._told < self._seconds:
             return False
         self._due = self._next()

@@ -112,7 +112,7 @@ class Body(Protocol):
         """The head."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read at least one and at most `len(buffer)` bytes, as they come; raise `RequestFailed` if none can be had.
+        """Read at least one and at most `len(buffer)` bytes, as they come; raise `RequestFailed` if too few do for too long.
 
         Returns 0 only at the end of a body whose length nobody told, up to `UNTOLD`.
         """

@@ -122,6 +122,8 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
         super().__init__(sock, *arguments, **options)
         self._seconds = sock.gettimeout()
+        self._stream = self.fp
+        self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
 
     def begin(self) -> None:
         """Read the head."""
@@ -137,12 +139,12 @@ class _Response(http.client.HTTPResponse):
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        stream, self.fp = self.fp, cast("io.BufferedReader", _Lines(self.fp, self._seconds))
+        self.fp = cast("io.BufferedReader", _Lines(self._stream, self._seconds))
         try:
             yield
         finally:
             if self.fp is not None:  # closed
-                self.fp = stream
+                self.fp = self._stream
 
 
 class _Connection(urllib3.connection.HTTPConnection):

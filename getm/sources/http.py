@@ -31,10 +31,10 @@ import requests.utils
 import urllib3
 
 from getm import uri
-from getm.config import Settings, Url
+from getm.config import STALL_LEAST, Settings, Url
 from getm.errors import UsageError
 from getm.ranges import range_header
-from getm.retry import Failure, RequestFailed, Trouble
+from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
 from getm.sources.connection import Adapter, PlainAdapter, discreet
@@ -45,7 +45,7 @@ POOL = 32
 AHEAD_OF_EXPIRY = 60.0
 """Seconds before a signed URL expires at which a fresh one is asked for; of a short life, its last quarter."""
 REFUSAL_TEXT = 4096
-"""Bytes of a refusal's body that are looked at: S3 and GCS answer 400 to a token that has expired."""
+"""Bytes of the body of a 400 that are looked at: some servers refuse by it."""
 
 _Sent = tuple[urllib3.HTTPResponse, Mapping[str, str]]
 """An answer, and its headers."""
@@ -53,6 +53,9 @@ _log = logging.getLogger(__name__)
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
 _PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
+_REFUSED = re.compile(rb"xpired|<Code>(AccessDenied|AuthorizationQueryParameters|InvalidToken)", re.IGNORECASE)
+"""What such a body says: S3 and GCS of a token that has expired, S3 of one that it does not know and of a signature that is
+none, `rclone serve s3` of a signature that has expired."""
 _NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
 _CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
 _FINGERPRINT_KEY = secrets.token_bytes(32)
@@ -469,9 +472,9 @@ def _answered(request: Request, send: Callable[[], _Sent]) -> Body:
         headers = {name.lower(): value for name, value in found.items()}
         if _HIDDEN_LOCATION in headers:
             headers["location"] = headers.pop(_HIDDEN_LOCATION)
-        return HttpBody(response, check(request, response.status, headers, time.time()))
+        return HttpBody(response, check(request, response.status, headers, time.time()), request.stall)
     except BaseException as error:
-        if isinstance(error, RequestFailed) and error.failure.status == 400 and b"xpired" in _beginning(response):
+        if isinstance(error, RequestFailed) and error.failure.status == 400 and _REFUSED.search(_beginning(response)):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
         _close(response)
         raise error from None
@@ -506,15 +509,18 @@ class HttpBody:
     Args:
         response: an answer whose body is not read yet.
         answer: what its head says.
+        stall: seconds of waiting for it, all together, in which at least 1 KiB must come.
     """
 
-    def __init__(self, response: urllib3.HTTPResponse, answer: Answer) -> None:
+    def __init__(self, response: urllib3.HTTPResponse, answer: Answer, stall: float) -> None:
         self._response = response
         self._answer = answer
         self._left = answer.stop - answer.start
         # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
         self._original: Any = response._original_response  # noqa: SLF001
         self._skipped = answer.skipped  # bytes to throw away first
+        self._watch = StallWatch(stall, STALL_LEAST, 0.0)
+        self._waited = 0.0  # seconds, its clock: whoever takes his time to read on does not count as a stall
         if self._left == 0:
             self.close()
 
@@ -535,6 +541,9 @@ class HttpBody:
             if self._skipped:
                 self._skip()
             count = self._receive(buffer)
+        except RequestFailed:
+            self.close()
+            raise
         except TimeoutError as error:
             self.close()
             raise RequestFailed(Failure(Trouble.TIMEOUT, "nothing came in time in the middle of the body")) from error
@@ -585,6 +594,13 @@ class HttpBody:
             self._skipped -= count
 
     def _receive(self, buffer: memoryview) -> int:
+        began = time.monotonic()
+        count = self._receive_next(buffer)
+        self._waited += time.monotonic() - began
+        self._watch.add(count, self._waited)
+        return count
+
+    def _receive_next(self, buffer: memoryview) -> int:
         if self._original.chunked:
             data = self._original.read1(len(buffer))
             buffer[: len(data)] = data
