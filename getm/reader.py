@@ -233,7 +233,8 @@ class Reader(io.RawIOBase):
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the lines from the position on, which moves on with each; after a seek, from there."""
         self._check_open()
-        return itertools.chain.from_iterable(self._parts())  # no line costs a call of Python
+        lines = itertools.chain.from_iterable(self._parts())  # no line costs a call of Python
+        return itertools.chain(lines, iter(self.readline, b""))  # for after a failure, which ends the other
 
     def __next__(self) -> bytes:
         """Return the next line."""
