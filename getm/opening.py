@@ -102,11 +102,24 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     if not is_text and buffering == 0:
         return reader
     try:
-        buffered = io.BufferedReader(reader, buffering if buffering > 1 else SMALL)
-        return io.TextIOWrapper(buffered, encoding, errors, newline) if is_text else buffered
+        size = buffering if buffering > 1 else SMALL
+        if is_text:
+            return io.TextIOWrapper(_Buffered(reader, size), encoding, errors, newline)
+        return io.BufferedReader(reader, size)
     except BaseException:
         reader.close()
         raise
+
+
+class _Buffered(io.BufferedReader):
+    """A buffered reader that says without asking its raw one whether it is closed: text asks before each line."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Close it."""
+        super().close()
+        self.closed = True
 
 
 def read(

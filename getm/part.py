@@ -34,6 +34,7 @@ RECORD_SECONDS = 1.0
 FLUSH_SECONDS = 30.0
 """At most so much is lost by the end of the machine; a flush may take seconds, in which nothing new is asked for."""
 RESERVE_LEAST = 1 << 20
+_ENDING = ".part"
 _RECORD_MOST = 1 << 22
 _KEEP_SIZE = 1
 _TMPFS = 0x01021994
@@ -76,7 +77,7 @@ class Part:
     """
 
     def __init__(self, target: str, mode: int | None = None) -> None:
-        self.path = target + ".part"
+        self.path = target + _ENDING
         self._target = target
         self._mode = mode
         self._record_path = self.path + ".json"
@@ -290,6 +291,11 @@ def _locked(path: str, mode: int) -> FileIO:
             file = FileIO(path, "r+", opener=lambda path, _: os.open(path, flags, mode))  # closed whatever comes between
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "no such folder", os.path.dirname(path)) from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            name = path.removesuffix(_ENDING)
+            raise OSError(error.errno, f"file name too long: there must be room for {_ENDING!r} after it", name) from None
         try:
             _lock(file.fileno(), path)
             status = os.fstat(file.fileno())

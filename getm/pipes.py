@@ -56,7 +56,7 @@ def pipe(
 
     Who reads cannot tell the end of the object from a failure: **a failure is raised where the block is left**, and what was
     made of the bytes is not to be used before. Wait for other programs within the block; if they are still reading, leaving
-    it waits for them to end. To leave it early is no error.
+    it waits for them to end. To leave it early is no error, and verifies nothing.
 
     Args:
         url: http or https; or what returns one, called for each fresh one.
@@ -71,7 +71,8 @@ def pipe(
 
     Raises:
         GetmError: the object cannot be had, at once; or its bytes, when the block is left, unless it raised something
-            itself, whose `__cause__` this is then; `WorkerError` if the process that streams was killed.
+            itself, of which, or of whose own `__cause__`, this is the `__cause__` then; `WorkerError` if the process that
+            streams was killed.
         UsageError: a URL or option cannot be used, or cannot be sent to another process.
         TypeError: an option is unknown.
     """
@@ -90,7 +91,7 @@ def pipe(
             if caller == os.getpid():
                 channel.settimeout(LEAVE_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    error.__cause__ = error.__cause__ or _failure(channel)
+                    _blame(error, _failure(channel))
             raise
         failure = _failure(channel) if caller == os.getpid() else None
         if failure is not None:
@@ -196,6 +197,15 @@ def _failure(channel: socket.socket, word: bytes = b"") -> Exception | None:
     except Exception as error:  # noqa: BLE001  that of a foreign class
         return WorkerError(f"the process that streams into a pipe failed with what cannot be told here: {error}")
     return failure
+
+
+def _blame(error: BaseException, failure: Exception | None) -> None:
+    """Make a failure, if there is one, the cause of an error, or of what that says is its cause."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    if failure is not None and cause is None:
+        chain[-1].__cause__ = failure
 
 
 def _feed(channel: socket.socket, asked: BinaryIO) -> None:

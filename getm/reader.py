@@ -233,7 +233,8 @@ class Reader(io.RawIOBase):
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the lines from the position on, which moves on with each; after a seek, from there."""
         self._check_open()
-        return itertools.chain.from_iterable(self._parts())  # no line costs a call of Python
+        lines = itertools.chain.from_iterable(self._parts())  # no line costs a call of Python
+        return itertools.chain(lines, iter(self.readline, b""))  # for after a failure, which ends the other
 
     def __next__(self) -> bytes:
         """Return the next line."""
@@ -368,13 +369,16 @@ class Reader(io.RawIOBase):
         while True:
             self._check_open()
             start, is_own = self._start()
-            part = self._at_hand(start, self._size)
-            whole = part[: part.rfind(b"\n") + 1] or self._line(start, self._size)
+            whole = self._whole_lines(start)
             if not whole:
                 return
             if self._move(start, start + len(whole), is_own=is_own):
-                self._lines = lines = _Lines(whole, start)
-                yield lines.data
+                yield self._begin_lines(start, whole)
+
+    def _whole_lines(self, start: int) -> bytes:
+        """Return as many lines as are at hand from *start* on, one at least, but at the end."""
+        part = self._at_hand(start, self._size)
+        return part[: part.rfind(b"\n") + 1] or self._line(start, self._size)
 
     def _line(self, start: int, stop: int) -> bytes:
         """Return what lies before *stop* from *start* on, up to and with the next newline."""
@@ -402,6 +406,11 @@ class Reader(io.RawIOBase):
                 self._position = stop
                 return True
             return is_own
+
+    def _begin_lines(self, start: int, content: bytes) -> Iterable[bytes]:
+        """Return what yields lines that are at hand."""
+        self._lines = lines = _Lines(content, start)
+        return lines.data
 
     def _leave_lines(self) -> None:
         """End the iteration over lines that are at hand, if this thread is at it; what it has not got is read again."""
@@ -509,14 +518,19 @@ class _Lines:
 
     def __init__(self, content: bytes, start: int) -> None:
         self.data = io.BytesIO(content)
+        self.start = start
         self.stop = start + len(content)
         self.thread = threading.get_ident()
-        self._start = start
 
     @property
     def position(self) -> int:
         """Where the next line is in the object."""
-        return self._start + self.data.tell()
+        return self.start + self.data.tell()
+
+    @property
+    def taken(self) -> memoryview:
+        """Those that were handed out."""
+        return memoryview(self.data.getvalue())[: self.data.tell()]
 
 
 def _fresh(length: int) -> tuple[bytes, memoryview]:

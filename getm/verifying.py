@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Self, SupportsIndex
+from collections.abc import Callable, Iterable
+from typing import SupportsIndex
 
 from getm.config import Settings, Url
 from getm.engine import Engine, Feed
@@ -76,10 +76,29 @@ class Verifying(Reader):
             self._handout.pass_by()
         return data
 
-    def __iter__(self) -> Self:
-        """Iterate over the lines, each of which is hashed."""
-        self._check_open()
-        return self
+    def _whole_lines(self, start: int) -> bytes:
+        """Return lines that are at hand; the last of all alone."""
+        whole = super()._whole_lines(start)
+        return whole if start + len(whole) < self._size else whole[: whole.rfind(b"\n", 0, -1) + 1] or whole
+
+    def _begin_lines(self, start: int, content: bytes) -> Iterable[bytes]:
+        """Return what yields lines that are at hand; they are hashed when they are left, but the last of all before."""
+        if start + len(content) < self._size:
+            return super()._begin_lines(start, content)
+        try:
+            self._hand_out(start, content)
+        except BaseException:
+            self._retreat(start, len(content))
+            raise
+        return (content,)
+
+    def _leave_lines(self) -> None:
+        """End the iteration over lines that are at hand as `Reader` does, and hash those that were handed out."""
+        lines = self._lines
+        taken = memoryview(b"") if lines is None else lines.taken
+        super()._leave_lines()
+        if lines is not None and self._lines is not lines:
+            self._hand_out(lines.start, taken)
 
     def _lease(self, start: int, length: int) -> memoryview:
         """Return a view of bytes, as `read_buffer` wants it."""

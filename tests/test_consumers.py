@@ -121,8 +121,12 @@ class TestOpen:
             lines.seek(0)
             expected.seek(0)
             assert list(expected) == list(lines)
-        assert lines.closed
-        assert lines.buffer.raw.closed
+            assert [False] * 3 == [file.closed for file in (lines, lines.buffer, lines.buffer.raw)]
+        assert [True] * 3 == [file.closed for file in (lines, lines.buffer, lines.buffer.raw)]
+        for read in (lines.readline, lines.buffer.read, lambda: next(lines)):
+            with pytest.raises(ValueError, match="closed file"):
+                read()
+        lines.close()
 
     def test_errors_of_text_are_those_of_the_builtin(self, nginx, text):
         latin = nginx.url("latin.txt")

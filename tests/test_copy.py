@@ -1,5 +1,6 @@
 """A copy ends as a whole file in its place, or as an error and nothing."""
 
+import errno
 import os
 import re
 import stat
@@ -90,6 +91,17 @@ class TestTarget:
             getm.copy(url, tmp_path)
         assert (tmp_path / "pipe").is_fifo()
         assert [] == server.log
+
+    @pytest.mark.parametrize(("length", "is_possible"), [(250, True), (251, False), (255, False), (256, False)])
+    def test_a_name_wants_room_for_that_of_the_unfinished_file(self, server, url, tmp_path, length, is_possible):
+        target = tmp_path / ("n" * length)
+        if is_possible:
+            assert SIZE == getm.copy(url, target).size
+            return
+        with pytest.raises(OSError, match="too long") as caught:
+            getm.copy(url, target)
+        assert (errno.ENAMETOOLONG, str(target), []) == (caught.value.errno, caught.value.filename, server.log)
+        assert (".part" in str(caught.value)) == (length < 256)
 
     def test_without_a_folder_is_an_error_that_names_the_folder(self, server, url, tmp_path):
         with pytest.raises(FileNotFoundError) as caught:

@@ -523,3 +523,20 @@ def test_bytes_of_a_first_answer_that_ends_within_a_piece_are_not_asked_for_agai
     assert ramp(0, SIZE) == b"".join(map(bytes, parts))
     log = server.wait_for(lambda log: all(request.finished for request in log))
     assert_asks_for_the_rest_only(log, log[0])
+
+
+@pytest.mark.parametrize("concurrency", CONCURRENCIES)
+def test_lines_go_on_after_a_failure(server, concurrency):
+    """Iterators that fail are at their end ever after if they are generators; that is not the end of the object."""
+    lines = [b"%d\n" % number for number in range(100_000)]
+    url = server.put("/lines", b"".join(lines))
+    server.fail(Fault(status=418), when=lambda request: request.start >= BLOCK, times=None)
+    with getm.open(url, block_size=BLOCK, concurrency=concurrency) as file:
+        left = iter(file)
+        found = []
+        for _ in range(2):
+            with pytest.raises(getm.BadStatus):
+                found.extend(left)
+        server.heal()
+        found.extend(left)
+    assert lines == found

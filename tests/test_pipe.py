@@ -162,18 +162,23 @@ class TestFailing:
             raise EOFError("truncated")
         assert isinstance(raised.value.__cause__, getm.NotFound)
 
+    def test_what_the_block_raises_keeps_its_own_cause(self, server, url):
+        cause = KeyError("theirs")
+        server.fail(Fault(cut=MIB))
+        server.fail(Fault(status=404), times=None)
+        with pytest.raises(EOFError, match="truncated") as raised, getm.pipe(url) as pipe:  # noqa: PT012
+            pipe.read()
+            raise EOFError("truncated") from cause
+        assert cause is raised.value.__cause__
+        assert isinstance(cause.__cause__, getm.NotFound)
+
     def test_what_the_block_raises_of_its_own_is_left_alone(self, server, url):
         server.fail(Fault(stall=2 * MIB))
-        cause = KeyError()
         for error in EOFError("own"), KeyboardInterrupt():
             with pytest.raises(type(error)) as raised, getm.pipe(url) as pipe:  # noqa: PT012
                 pipe.read(10)
                 raise error
-            assert raised.value.__cause__ is None
-        with pytest.raises(EOFError) as raised, getm.pipe(url):  # noqa: PT012
-            feeders()[0].kill()
-            raise EOFError from cause
-        assert cause is raised.value.__cause__
+            assert (None, False) == (raised.value.__cause__, raised.value.__suppress_context__)
 
     @EVERY
     def test_the_last_part_is_withheld_if_the_digest_is_wrong(self, url, concurrency):
@@ -183,6 +188,10 @@ class TestFailing:
         assert 3 * MIB == len(content)
         with getm.pipe(url, checksum=f"sha256:{digest(ramp(0, SIZE))}", concurrency=concurrency) as pipe:
             assert SIZE == len(pipe.read())
+
+    def test_leaving_early_verifies_nothing(self, url):
+        with getm.pipe(url, checksum=f"sha256:{digest(b'other')}") as pipe:
+            assert ramp(0, MIB) == pipe.read(MIB)
 
     @EVERY
     def test_a_killed_feeder_is_no_end(self, server, url, concurrency):

@@ -280,6 +280,16 @@ class TestWrongDigest:
                 assert file.tell() < len(LINES), way
                 assert file.verified is None
 
+    @EVERY
+    @pytest.mark.parametrize("ending", [b"no end", b"end\n", b"x" * BLOCK])
+    def test_keeps_the_last_line_back(self, server, concurrency, ending):
+        lines = [*LINES.splitlines(keepends=True)[:-1], ending]
+        with getm.open(server.put("/a.txt", b"".join(lines)), checksum=WRONG, concurrency=concurrency) as file:
+            found = iter(file)
+            assert lines[:-1] == list(itertools.islice(found, len(lines) - 1))
+            for again in found, file:
+                assert_refused(lambda again=again: next(again), sum(map(len, lines[:-1])), file.tell)
+
     @pytest.mark.parametrize("options", [{"mode": "rb", "buffering": -1}, {"mode": "r"}], ids=["buffered", "text"])
     @pytest.mark.parametrize("read", [lambda file: file.read(), list, lambda file: until_or_empty(file, 1000)])
     def test_is_seen_through_wrappers(self, server, options, read):
@@ -441,7 +451,7 @@ class TestOrder:
             assert file.verified is None
         assert [f"{url}: not read in order, so it is not verified"] == warned()
 
-    @pytest.mark.parametrize("way", ["read in parts", "readinto", "readline"])
+    @pytest.mark.parametrize("way", ["read in parts", "readinto", "readline", "iteration"])
     def test_that_begins_elsewhere_is_none(self, url, warned, way):
         with getm.open(url, checksum=WRONG, concurrency=None) as file:
             file.seek(7)
@@ -479,7 +489,7 @@ class TestOrder:
             assert "the caller" == file.verified
         assert [] == warned()
 
-    @pytest.mark.parametrize("way", ["read in parts", "small reads", "readinto", "readline"])
+    @pytest.mark.parametrize("way", ["read in parts", "small reads", "readinto", "readline", "iteration"])
     def test_of_threads_that_read_at_once_raises_no_false_alarm(self, server, warned, way):
         url = server.put("/a.txt", LINES)
         with getm.open(url, checksum=md5(LINES), concurrency=4, **SMALL_BLOCKS) as file:
@@ -555,6 +565,30 @@ class TestOrder:
                 assert 6 == file.tell()
             server.heal()
             assert content[6:] == b"".join(file)
+            assert "the caller" == file.verified
+        assert [] == warned()
+
+
+class TestLines:
+    @EVERY
+    def test_are_hashed_by_many(self, server, monkeypatch, concurrency):
+        url, add, added = server.put("/a.txt", LINES), getm.handout.Handout.add, []
+        monkeypatch.setattr(getm.handout.Handout, "add", lambda *given: added.append(given) or add(*given))
+        with getm.open(url, checksum=md5(LINES), concurrency=concurrency) as file:
+            assert LINES == b"".join(file)
+            assert "the caller" == file.verified
+        assert 20 > len(added)
+
+    @pytest.mark.parametrize("count", [0, 1, 100, 3999, 4000])
+    @pytest.mark.parametrize(
+        "go_on", [getm.Reader.readall, list, getm.Reader.readlines], ids=["read", "iterate", "readlines"]
+    )
+    def test_that_are_left_are_gone_on_with(self, server, warned, count, go_on):
+        with getm.open(server.put("/a.txt", LINES), checksum=md5(LINES), concurrency=None) as file:
+            lines = list(itertools.islice(file, count))
+            assert file.verified is None
+            rest = go_on(file)
+            assert LINES == b"".join(lines) + (rest if isinstance(rest, bytes) else b"".join(rest))
             assert "the caller" == file.verified
         assert [] == warned()
 

@@ -6,6 +6,9 @@ https URLs stay with fsspec's own.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Unpack
@@ -33,6 +36,9 @@ class GetmFileSystem(fsspec.AbstractFileSystem):
 
     Threads may share a file, as DuckDB's do: a thread's seek holds for its own next read, whatever others do in between.
 
+    `simplecache::` and `filecache::` keep whole objects on disk. `blockcache::` is refused: it notes blocks as there before
+    they are, reads zeros if they do not come, and puts blocks of two versions of an object together.
+
     Args:
         **options: how objects are read, as `getm.open` takes them.
 
@@ -53,15 +59,17 @@ class GetmFileSystem(fsspec.AbstractFileSystem):
         """Return *path*: those of this file system are whole URLs."""
         return path
 
-    def _open(self, path: str, mode: str = "rb", **_kwargs: object) -> File:
+    def _open(self, path: str, mode: str = "rb", **kwargs: object) -> File:
         """Open an object; how fsspec would buffer and commit it means nothing here.
 
         Raises:
             GetmError: the object cannot be had; no `NotFound` if the URL has a query.
-            UsageError: it was to be written.
+            UsageError: it was to be written, or kept in blocks.
         """
         if mode != "rb":
             raise getm.UsageError(f"mode must be 'rb', not {mode!r}: an object is only read")
+        if kwargs.get("cache_type") == "none" and "size" in kwargs:  # so only blockcache opens
+            raise getm.UsageError("blockcache can give wrong bytes after a failure: take simplecache or filecache")
         engine = chosen(None, self._settings.concurrency)
         try:
             feed = engine.attach(open_source(_url(path), self._settings), self._settings)
@@ -71,6 +79,29 @@ class GetmFileSystem(fsspec.AbstractFileSystem):
             # Of a FileNotFoundError fsspec makes one of its own, which shows the whole path, query and all.
             raise getm.BadStatus(str(error), url=error.url, status=error.status) from None
         return File(engine, feed, self._settings)
+
+    def get_file(self, rpath: str, lpath: object = None, **kwargs: object) -> None:
+        """Copy an object to a file, which appears, or is another, only once all is there: caches believe in any that is.
+
+        Raises:
+            GetmError: the object cannot be had; nothing has changed.
+            OSError: it cannot be written.
+        """
+        if (
+            not isinstance(lpath, str | os.PathLike)
+            or "outfile" in kwargs
+            or (os.path.exists(lpath) and not os.path.isfile(lpath))
+        ):
+            super().get_file(rpath, lpath, **kwargs)
+            return
+        target = os.path.realpath(lpath)
+        fresh = os.path.join(os.path.dirname(target), f".getm-{secrets.token_hex(8)}")
+        try:
+            super().get_file(rpath, fresh, **kwargs)
+            os.replace(fresh, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)
 
     def info(self, path: str, **_kwargs: object) -> dict[str, object]:
         """Return name, size, type, and what the server says of the version.

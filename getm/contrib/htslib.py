@@ -19,9 +19,11 @@ import ctypes
 import errno
 import io
 import secrets
+import string
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from getm.config import KIB
 from getm.errors import GetmError, MissingExtra
@@ -35,6 +37,8 @@ except ImportError as error:
 __all__ = ["Served", "pysam"]
 
 _SCHEME = b"getm"
+_SHOWN = string.punctuation.replace("#", "")
+"""What is shown as it is of a URL in a name: `##idx##` would begin the name of an index."""
 _PRIORITY = 50
 """Of one handler among several for a scheme, of which there are none for ours; htslib's own have 50 and 80."""
 _BUFFER = 256 * KIB
@@ -47,19 +51,21 @@ class Served:
 
     Args:
         file: to be read; it is closed in the end.
+        url: of it, redacted.
 
     Attributes:
-        name: by which htslib knows it; tells nothing of where it is.
+        name: by which htslib knows it, and shows it in its errors.
         error: what a callback has raised, and nobody has been told of.
         failure: what somebody has been told of, in words; htslib does not recover from it.
     """
 
-    def __init__(self, file: Reader | io.BytesIO) -> None:
+    def __init__(self, file: Reader | io.BytesIO, url: str) -> None:
         self.file = file
         self.size = file.seek(0, io.SEEK_END)
-        self.name = f"getm:{secrets.token_hex(8)}"
+        self.name = f"getm:{secrets.token_hex(8)}:{quote(url, safe=_SHOWN)}"
         self.error: BaseException | None = None
         self.failure = ""
+        self._url = url
         self._handles: dict[int, _Handle] = {}  # what htslib has open of it, by address
         self._is_wanted = True
         _served[self.name.encode()] = self
@@ -87,7 +93,7 @@ class Served:
         return -1
 
     def check(self, cause: BaseException | None = None) -> None:
-        """Raise what was kept.
+        """Raise what was kept; or else have what was raised instead say what was read.
 
         Args:
             cause: what pysam raises instead; or what was raised here, within.
@@ -101,6 +107,8 @@ class Served:
             raise error from cause
         if self.failure and not isinstance(cause, GetmError):
             raise GetmError(f"reading has failed before ({self.failure}): open the file again") from cause
+        if cause is not None and not any(self._url in text for text in (str(cause), *getattr(cause, "__notes__", ()))):
+            cause.add_note(f"while reading {self._url}")
 
     @contextlib.contextmanager
     def checked(self) -> Iterator[None]:

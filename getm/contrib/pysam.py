@@ -22,6 +22,7 @@ from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cas
 from urllib.parse import urlsplit
 
 import getm
+from getm import uri
 from getm.config import Options, Url
 from getm.contrib.htslib import Served, pysam
 from getm.engine import Engine
@@ -182,6 +183,15 @@ class AlignmentFile(_Remote, pysam.AlignmentFile):
         if hasattr(self, "_index"):
             self._leave()
 
+    def _open(self, *arguments: object, **options: object) -> None:
+        """Have pysam open it; what fails and is let go of, pysam closes with an error that nobody can catch."""
+        try:
+            super()._open(*arguments, **options)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                pysam.AlignmentFile.close(self)
+            raise
+
     __next__ = _result(pysam.AlignmentFile.__next__)
     fetch = _rows(pysam.AlignmentFile.fetch)
     head = _rows(pysam.AlignmentFile.head)
@@ -264,15 +274,15 @@ def _opened(
 ) -> Iterator[tuple[Served, Served | None, str | None]]:
     """Open an object and its index for htslib: yield both, and the index's name; close them again if the block raises."""
     with contextlib.ExitStack() as stack:
-        data = Served(getm.open(url, engine=engine, **options))
+        reader = getm.open(url, engine=engine, **options)
+        data = Served(reader, reader.url)
         stack.callback(data.close)
         served, name = None, None
         if index is not None and not callable(index) and "://" not in os.fspath(index):
             name = os.fspath(index)
         else:
-            content = _index_content(url, index, endings, engine, options)
-            if content is not None:
-                served = Served(io.BytesIO(content))
+            served = _served_index(url, index, endings, engine, options)
+            if served is not None:
                 stack.callback(served.close)
                 name = served.name
         with data.checked():
@@ -280,17 +290,20 @@ def _opened(
         stack.pop_all()
 
 
-def _index_content(url: Url, index: Index, endings: Sequence[str], engine: Engine | None, options: Options) -> bytes | None:
+def _served_index(url: Url, index: Index, endings: Sequence[str], engine: Engine | None, options: Options) -> Served | None:
     """Return an index, whole: pysam reads it whole, and again for each iterator of its own."""
     options = cast(Options, {name: value for name, value in options.items() if name != "refresh"})  # that is of the object
     if index is not None:
-        return getm.read(index if callable(index) else os.fspath(index), engine=engine, **options)
+        where = index if callable(index) else os.fspath(index)
+        content = getm.read(where, engine=engine, **options)
+        return Served(io.BytesIO(content), "index" if callable(where) else uri.redact(where))
     if callable(url):
         return None
     parts = urlsplit(url)
     for ending in endings:
+        beside = parts._replace(path=parts.path + ending).geturl()
         with contextlib.suppress(NotFound, AccessDenied):  # which stores say of what is not there, too
-            return getm.read(parts._replace(path=parts.path + ending).geturl(), engine=engine, **options)
+            return Served(io.BytesIO(getm.read(beside, engine=engine, **options)), uri.redact(beside))
     return None
 
 

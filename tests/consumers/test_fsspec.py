@@ -1,6 +1,8 @@
 """By getm+http:// URLs, whatever opens files by fsspec reads with getm."""
 
 import gc
+import io
+import os
 import pickle
 import subprocess
 import sys
@@ -120,6 +122,52 @@ class TestFileSystem:
         sample("table.csv.gz")
         with fsspec.open("getm+" + nginx.url("table.csv.gz"), mode, compression="infer") as file:
             assert first == file.read(8)
+
+
+class TestCaches:
+    """fsspec's caches of whole files on disk."""
+
+    WHOLE = pytest.mark.parametrize("cache", ["simplecache", "filecache"])
+
+    @WHOLE
+    def test_the_second_time_it_is_read_from_disk(self, server, url, tmp_path, cache):
+        open_one = fsspec.open(f"{cache}::{url}", **{cache: {"cache_storage": str(tmp_path)}})
+        asked = []
+        for _ in range(2):
+            with open_one as file:
+                file.seek(SIZE // 2)
+                assert ramp(SIZE // 2, SIZE) == file.read()
+            asked.append(len(server.log))
+        assert asked[0] == asked[1]
+
+    @WHOLE
+    def test_many_files(self, server, tmp_path, cache):
+        urls = [f"{cache}::getm+" + server.put(f"/{number}.bin", 1000 + number) for number in range(3)]
+        with fsspec.open_files(urls, **{cache: {"cache_storage": str(tmp_path)}}) as files:
+            assert [ramp(0, 1000 + number) for number in range(3)] == [file.read() for file in files]
+
+    @WHOLE
+    def test_what_did_not_come_whole_is_not_kept(self, server, url, tmp_path, cache):
+        open_one = fsspec.open(f"{cache}::{url}", **{cache: {"cache_storage": str(tmp_path)}})
+        server.fail(Fault(status=404), when=lambda request: request.start > 0, times=None)
+        for _ in range(2):
+            with pytest.raises(getm.NotFound), open_one:
+                raise AssertionError("opened")
+        server.heal()
+        with open_one as file:
+            assert ramp(0, SIZE) == file.read()
+
+    @pytest.mark.parametrize("cache", ["blockcache", "cached"])
+    def test_one_of_blocks_is_refused(self, server, url, cache):
+        with pytest.raises(getm.UsageError, match="simplecache"):
+            fsspec.open(f"{cache}::{url}").open()
+
+    def test_what_is_no_file_is_written_to(self, files, url):
+        sink = io.BytesIO()
+        files.get_file(url, sink)
+        files.get_file(url, os.devnull)
+        assert ramp(0, SIZE) == sink.getvalue()
+        assert not os.path.isfile(os.devnull)
 
 
 class TestByUrl:

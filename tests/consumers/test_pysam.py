@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import traceback
 
 import pytest
 
@@ -331,11 +332,37 @@ class TestFailing:
         with pytest.raises(getm.NotFound):
             file.close()
 
-    def test_what_is_no_such_file_is_refused_by_pysam(self, server):
-        for kind in AlignmentFile, VariantFile:
-            with pytest.raises((OSError, ValueError)) as raised:
-                kind(server.put("/text.bam", b"no such thing\n" * 1000))
-            assert not isinstance(raised.value, getm.GetmError)
+    @pytest.mark.parametrize("kind", [AlignmentFile, VariantFile])
+    @pytest.mark.parametrize("content", [b"no such thing\n" * 1000, None], ids=["text", "truncated"])
+    def test_what_pysam_refuses_is_named(self, folder, server, capfd, kind, content):
+        content = content or (folder / ("a.bam" if kind is AlignmentFile else "b.bcf")).read_bytes()[: 100 * KIB]
+        url = server.put("/some%20file's.bam", content)
+        with pytest.raises((OSError, ValueError)) as raised:
+            kind(f"{url}?key={SECRET}")
+        shown = "".join(traceback.format_exception_only(raised.value)) + "".join(capfd.readouterr())
+        assert url in shown
+        assert SECRET not in shown
+        assert not isinstance(raised.value, getm.GetmError)
+
+    def test_an_index_that_pysam_refuses_is_named(self, server, serve):
+        index = server.put("/a.txt", b"no such thing")
+        with pytest.raises(OSError, match="index file") as raised:
+            AlignmentFile(serve("a.bam"), index=f"{index}?key={SECRET}")
+        assert index in str(raised.value)
+
+    def test_a_failure_while_pysam_opens_it_is_all_that_is_said(self, server):
+        """In a header that htslib does not read at once; pysam would say so again, where nobody can catch it."""
+        chance = random.Random(3)
+        lengths = {chance.randbytes(8).hex(): chance.randrange(10**8) for _ in range(30_000)}
+        header = pysam.AlignmentHeader.from_references(list(lengths), list(lengths.values()))
+        pysam.AlignmentFile("large.bam", "wb", header=header).close()
+        with open("large.bam", "rb") as file:
+            url = server.put("/large.bam", file.read())
+        os.unlink("large.bam")
+        server.fail(Fault(cut=300 * KIB))
+        server.fail(Fault(status=404), times=None)
+        with pytest.raises(getm.NotFound):
+            AlignmentFile(url, concurrency=None)
 
     @pytest.mark.parametrize("kind", [AlignmentFile, VariantFile])
     def test_arguments_that_cannot_be_are_refused(self, server, serve, kind):
