@@ -5,6 +5,7 @@ This file alone prints, exits and handles signals. What it says of results and e
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import json
@@ -51,7 +52,19 @@ def main() -> NoReturn:
     code = run(sys.argv[1:], forks=True)
     for number in _SIGNALS:  # what is left to do is short, and does not change the outcome
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit as `sys.exit` does, but without taking all modules apart, which is a tenth of the time of a small copy."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed
+                stream.flush()
+    except (OSError, ValueError):
+        sys.exit(code)  # which tells of it
+    atexit._run_exitfuncs()  # noqa: SLF001
+    os._exit(code)
 
 
 def run(arguments: Sequence[str], *, forks: bool = False) -> int:
