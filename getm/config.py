@@ -152,8 +152,9 @@ class Budget:
         check_count("block_size", self.block_size, PIECES * 64)
         check_count("memory", self.memory, 4 * self.block_size)
 
+    @property
     def slots(self) -> int:
-        """Return the slots of the arena: at least four, and no more than a quarter of the control group's memory."""
+        """Slots of the arena: at least four, and no more than a quarter of the control group's memory."""
         memory = min(self.memory, _group_memory() // 4)
         return max(4, memory // self.block_size)
 

@@ -91,14 +91,11 @@ class Core:
 
     def missing(self, feed: Feed, start: int, stop: int) -> list[Range]:
         """Return what of `[start, stop)` is neither there nor under way, in whole pieces."""
-        gaps = self.memory.missing(feed, start, stop)
-        if not gaps:
-            return gaps
         taken = [(run.position, run.stop) for run in feed.object.runs] + self._left
         for inline in feed.inlines:  # a server may end its answer within a piece, which is missing then
             last = inline.stop if inline.stop == feed.size else floor(inline.stop, feed.piece)
             taken.append((inline.position, last))
-        return [rest for gap in gaps for rest in subtract(gap, taken)]
+        return [gap for rest in subtract((start, stop), taken) for gap in self.memory.missing(feed, *rest)]
 
     def dispatch(self, feed: Feed) -> None:
         """Have fetched what a reader wants, demands first; cancel what nobody wants any more."""

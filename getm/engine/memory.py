@@ -83,7 +83,7 @@ class Memory:
     """
 
     def __init__(self, budget: Budget) -> None:
-        slots = budget.slots()
+        slots = budget.slots  # found out anew each time
         self.arena = Arena(slots, budget.block_size, shared=budget.processes > 0)
         self.ahead = _ahead(slots)  # blocks that readers may have ahead of them, all together
         self.table = BlockTable(slots, self.ahead)
