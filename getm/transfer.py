@@ -238,7 +238,8 @@ class Copy:
             except IntegrityError as error:
                 if not error.actual:
                     raise
-            return self._try(part, is_anew=True)
+            part.clear()
+            return self._try(part)
         except BaseException as error:
             if isinstance(error, IntegrityError | ObjectChanged) or not part.is_recorded:
                 part.discard()
@@ -248,11 +249,11 @@ class Copy:
                 raise OSError(error.errno, os.strerror(error.errno), part.path) from error
             raise
 
-    def _try(self, part: Part, *, is_anew: bool = False) -> Copied:
-        """Copy the object, from its first byte on if it is to come *anew*."""
+    def _try(self, part: Part) -> Copied:
+        """Copy the object, or what is missing of it."""
         feed = None
         try:
-            source, feed, resumed = self._attach(part, is_anew=is_anew)
+            source, feed, resumed = self._attach(part)
             promise = self._fill(part, source, feed)
             modified = _modified(source.headers) if self._terms.keep_time else None
             part.publish(modified=modified, is_durable=self._terms.fsync)
@@ -265,17 +266,19 @@ class Copy:
             self._detach()
         return _verified(Copied(self._path, feed.size, 0.0, resumed), promise)
 
-    def _attach(self, part: Part, *, is_anew: bool) -> tuple[Source, Feed, int]:
+    def _attach(self, part: Part) -> tuple[Source, Feed, int]:
         """Send the first request, for what is missing; return also how many bytes are there already."""
-        source = open_source(self._url, self._settings, part.path)
-        record = part.read(source.identity) if self._terms.resume and not is_anew else None
+        source = open_source(self._url, self._settings, part.begin)
+        record = part.read(source.identity) if self._terms.resume else None
         if record is not None:
             feed = self._go_on(source, part, record)
             if feed is not None:
                 return source, feed, feed.size - total(record.missing)
-            source = open_source(self._url, self._settings, part.path)
-        part.clear()
-        return source, self._begin(source, part, [(0, UNTOLD)]), 0
+            source = open_source(self._url, self._settings, part.begin)
+        part.is_stale = True
+        feed = self._begin(source, part, [(0, UNTOLD)])
+        part.begin()
+        return source, feed, 0
 
     def _go_on(self, source: Source, part: Part, record: Record) -> Feed | None:
         """Send the first request for what is missing of a recorded version; return None if there is another by now."""

@@ -88,10 +88,11 @@ class HttpSource:
     Args:
         url: http or https; or what returns one, called for each fresh one.
         settings: headers, credentials, certificates, proxies and times.
-        file: path of what a server without ranges is to be spooled to, without a limit; None for a temporary file.
+        file: returns the path of what a server without ranges is to be spooled to, without a limit; None for a temporary
+            file.
     """
 
-    def __init__(self, url: Url, settings: Settings, file: str | None = None) -> None:
+    def __init__(self, url: Url, settings: Settings, file: Callable[[], str] | None = None) -> None:
         session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -258,7 +259,8 @@ class HttpSource:
             body.close()
             raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
         try:
-            spool = Spool(body, self._settings.spool, self._send_whole, self._file)
+            file = None if self._file is None else self._file()
+            spool = Spool(body, self._settings.spool, self._send_whole, file)
             if body.answer.version.size < 0:
                 spool.complete()
         except BaseException:
