@@ -93,6 +93,7 @@ class Answer:
         headers: the answer's headers, names in lower case.
         is_whole: whether the server ignored the range and sends the whole object, perhaps without telling its size.
         skipped: bytes that come before *start* and are thrown away.
+        is_saved: whether the bytes of its body are in the caller's file, at their place, when they are read.
     """
 
     url: str = field(repr=False)
@@ -102,6 +103,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_whole: bool = False
     skipped: int = 0
+    is_saved: bool = False
 
 
 class Body(Protocol):

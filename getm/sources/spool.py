@@ -60,8 +60,9 @@ class Spool:
 
     def body(self, start: int, stop: int) -> Body:
         """Return the bytes `[start, stop)`, fewer if the object ends before, as if they had been asked for."""
-        size = self.answer.version.size
-        return _Part(self, replace(self.answer, start=min(start, size), stop=min(stop, size), is_whole=False))
+        size, is_saved = self.answer.version.size, self._folder is None
+        answer = replace(self.answer, start=min(start, size), stop=min(stop, size), is_whole=False, is_saved=is_saved)
+        return _Part(self, answer)
 
     def read(self, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes from *start* on, as far as they come at once, but one at least; 0 at the end.
