@@ -155,6 +155,10 @@ class Source(Protocol):
     """When to find it out anew, in seconds since the epoch, because the URL expires; infinite if it does not say."""
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: its first request is not tried again."""
+
+    @property
     def is_renewable(self) -> bool:
         """Whether there is somewhere else to ask after a refusal."""
 
@@ -171,7 +175,7 @@ class Source(Protocol):
         """Have the next `open` ask elsewhere after *failure*; say whether there is anything that was not tried yet."""
 
     def close(self) -> None:
-        """Give up what is kept for it; the next request begins anew."""
+        """Give up what is kept for it, and a first request under way in another thread."""
 
     def explain(self, failure: Failure) -> Failure:
         """Return a failure with what the source knows of its cause."""

@@ -50,10 +50,16 @@ class Spool:
             raise self._too_large()
 
     def complete(self) -> Version:
-        """Bring all bytes, whose number the server does not tell, and return the version with their number."""
+        """Bring all bytes, whose number the server does not tell, and return the version with their number.
+
+        Raises:
+            RequestFailed: the pass was broken off.
+        """
         scratch = memoryview(bytearray(SCRATCH))
         while self.read(self._count, scratch):
             pass
+        if self._body is None:  # closed by another thread, which looks like its end
+            raise RequestFailed(Failure(Trouble.CUT, "the body of unknown length was broken off"))
         version = replace(self.answer.version, size=self._count)
         self.answer = replace(self.answer, stop=self._count, version=version)
         return version
