@@ -24,8 +24,8 @@ from getm.progress import Board, Progress
 from getm.transfer import Copied, Copy, Stopped, Terms
 
 STOP_SECONDS = 1.5
-"""So long may copies take to record what they have when all are stopped: they hear of it at once, unless they wait for the
-first answer of a server, and then they have nothing."""
+"""So long may copies take to record what they have when all are stopped: they hear of it at once, unless they wait for a
+connection, and then they have nothing."""
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,7 @@ def _is_alike(path: str, info: Info) -> bool:
 
 
 def _forget_empty(target: str) -> None:
-    """Remove the unfinished file of a copy that still waits for its first answer, unless an earlier run left it."""
+    """Remove the unfinished file of a copy that still waits for a connection, unless an earlier run left it."""
     with suppress(OSError):
         if not os.path.getsize(target + ".part") and not os.path.exists(target + ".part.json"):
             os.unlink(target + ".part")

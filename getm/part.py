@@ -74,6 +74,8 @@ class Part:
         path: of the unfinished file.
         descriptor: of it; -1 in a forked child.
         is_recorded: whether another run can go on with it.
+        is_stale: whether what it holds is of no use to this run, and goes when that has anything to write: a run that gets
+            no answer, of a wrong URL perhaps, leaves it to the next.
     """
 
     def __init__(self, target: str, mode: int | None = None) -> None:
@@ -88,6 +90,7 @@ class Part:
         self._file = _locked(self.path, 0o666 if mode is None else mode | 0o600)  # no wider while it grows, either
         self.descriptor = self._file.fileno()
         self.is_recorded = os.path.lexists(self._record_path)  # asked now: whoever had the lock may have removed it
+        self.is_stale = False
         _open.add(self)
 
     def __enter__(self) -> Self:
@@ -119,6 +122,12 @@ class Part:
         self._synced = flushed
         return Record(version, tuple(finished))
 
+    def begin(self) -> str:
+        """Clear it, if it is stale, before anything is written; return its path."""
+        if self.is_stale:
+            self.clear()
+        return self.path
+
     def clear(self) -> None:
         """Forget what it holds, before it holds anything else."""
         try:
@@ -127,7 +136,7 @@ class Part:
             if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # a name too long for it: there is none
                 raise
         self._synced = []
-        self.is_recorded = self._is_lost = False
+        self.is_recorded = self.is_stale = self._is_lost = False
         os.ftruncate(self.descriptor, 0)
 
     def reserve(self, size: int) -> None:

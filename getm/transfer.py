@@ -183,6 +183,7 @@ class Copy:
         self._terms = terms
         self._engine = engine
         self._progress = progress
+        self._source: Source | None = None  # the last that was asked
         self._feed: Feed | None = None  # set while bytes come
         self._is_stopped = False
 
@@ -197,6 +198,10 @@ class Copy:
                     return there
             with Part(target, mode) as part:
                 copied = self._bring(part)
+        except Exception:
+            if self._is_stopped:
+                raise Stopped from None
+            raise
         finally:
             self._progress.close()
         return replace(copied, seconds=time.monotonic() - began)
@@ -204,9 +209,18 @@ class Copy:
     def stop(self) -> None:
         """Have `run`, in another thread, end with an error soon; what it has brought stays."""
         self._is_stopped = True
-        feed = self._feed
+        source, feed = self._source, self._feed
+        if source is not None:
+            source.close()
         if feed is not None:
             self._engine.detach(feed)
+
+    def _open(self, file: Callable[[], str] | None = None) -> Source:
+        """Return a source of the object; see `open_source`."""
+        self._source = source = open_source(self._url, self._settings, file)
+        if self._is_stopped:  # asked once `stop` sees the source
+            raise Stopped
+        return source
 
     def _find(self, target: str) -> Copied | None:
         """Return what is at the target, if that is the object; the server is asked, unless the caller gave a digest."""
@@ -217,7 +231,7 @@ class Copy:
                 return None
             promise = integrity.choose(self._terms.checksum, {}) if self._terms.checksum != "auto" else None
             if promise is None:
-                source = open_source(self._url, self._settings)
+                source = self._open()
                 with closing(source), closing(first(source, self._settings, 0, 1, spools=False)[0]) as body:
                     size, headers = body.answer.version.size, dict(body.answer.headers)
                 if size != status.st_size:
@@ -238,21 +252,20 @@ class Copy:
             except IntegrityError as error:
                 if not error.actual:
                     raise
-            return self._try(part, is_anew=True)
+            part.clear()
+            return self._try(part)
         except BaseException as error:
             if isinstance(error, IntegrityError | ObjectChanged) or not part.is_recorded:
                 part.discard()
-            if isinstance(error, Exception) and self._is_stopped:
-                raise Stopped from None
             if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is None:
                 raise OSError(error.errno, os.strerror(error.errno), part.path) from error
             raise
 
-    def _try(self, part: Part, *, is_anew: bool = False) -> Copied:
-        """Copy the object, from its first byte on if it is to come *anew*."""
+    def _try(self, part: Part) -> Copied:
+        """Copy the object, or what is missing of it."""
         feed = None
         try:
-            source, feed, resumed = self._attach(part, is_anew=is_anew)
+            source, feed, resumed = self._attach(part)
             promise = self._fill(part, source, feed)
             modified = _modified(source.headers) if self._terms.keep_time else None
             part.publish(modified=modified, is_durable=self._terms.fsync)
@@ -265,17 +278,19 @@ class Copy:
             self._detach()
         return _verified(Copied(self._path, feed.size, 0.0, resumed), promise)
 
-    def _attach(self, part: Part, *, is_anew: bool) -> tuple[Source, Feed, int]:
+    def _attach(self, part: Part) -> tuple[Source, Feed, int]:
         """Send the first request, for what is missing; return also how many bytes are there already."""
-        source = open_source(self._url, self._settings, part.path)
-        record = part.read(source.identity) if self._terms.resume and not is_anew else None
+        source = self._open(part.begin)
+        record = part.read(source.identity) if self._terms.resume else None
         if record is not None:
             feed = self._go_on(source, part, record)
             if feed is not None:
                 return source, feed, feed.size - total(record.missing)
-            source = open_source(self._url, self._settings, part.path)
-        part.clear()
-        return source, self._begin(source, part, [(0, UNTOLD)]), 0
+            source = self._open(part.begin)
+        part.is_stale = True
+        feed = self._begin(source, part, [(0, UNTOLD)])
+        part.begin()
+        return source, feed, 0
 
     def _go_on(self, source: Source, part: Part, record: Record) -> Feed | None:
         """Send the first request for what is missing of a recorded version; return None if there is another by now."""

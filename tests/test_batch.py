@@ -13,6 +13,7 @@ from getm import batch, config, manifest
 from getm.transfer import Terms
 from tests.content import assert_ramp
 from tests.servers.answer import Fault
+from tests.threads import in_thread
 
 MIB = 1 << 20
 SECRET = "hunter2"
@@ -87,6 +88,31 @@ class TestCopyMany:
         assert [False] * 3 == [result.copied.is_skipped for result in getm.copy_many(urls, tmp_path)]
         assert [True] * 3 == [result.copied.is_skipped for result in getm.copy_many(urls, tmp_path)]
         assert [False] * 3 == [result.copied.is_skipped for result in getm.copy_many(urls, tmp_path, terms=getm.Terms())]
+
+    @pytest.mark.parametrize("skip", [False, True])
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            Fault(delay=60.0),
+            Fault(status=503, headers={"Retry-After": "60"}),
+            Fault(whole=True, framing="connection", stall=1000),
+        ],
+        ids=["silence", "a pause", "a length"],
+    )
+    def test_stops_those_that_wait_for_a_first_answer_and_leaves_no_thread(self, server, urls, tmp_path, fault, skip):
+        waiting = threading.Event()
+        server.fail(fault, when=lambda request: request.path == "/0", times=None)
+        server.fail(Fault(status=404, delay=waiting), when=lambda request: request.path == "/1")
+        (tmp_path / "0").write_bytes(b"old")
+        terms = getm.Terms(skip=skip)
+        results = in_thread(lambda: getm.copy_many(urls, tmp_path, jobs=2, fail_fast=True, terms=terms))
+        server.wait_for(lambda log: len(log) == 2 and (log[0].status or log[1].status or fault.delay))
+        waiting.set()
+        (failed,) = results()
+        assert isinstance(failed.error, getm.NotFound)
+        assert [] == [thread for thread in threading.enumerate() if "_work" in thread.name]
+        assert ["0"] == os.listdir(tmp_path)
+        assert {"/0", "/1"} == {request.path for request in server.log}
 
     def test_an_error_of_who_is_told_stops_all(self, server, urls, tmp_path):
         def note(result):

@@ -211,6 +211,38 @@ class TestBroken:
             getm.copy("ftp://x/a.bin", target)
         assert record == said(target)
 
+    @EVERY
+    @pytest.mark.parametrize("resume", [True, False])
+    @pytest.mark.parametrize(
+        "wrong", [lambda url: url + "?id=1", lambda url: url + "x", lambda _: "http://127.0.0.1:1/a.bin"], ids=range(3)
+    )
+    def test_and_then_of_another_url_that_gives_nothing_keeps_what_is_there(
+        self, server, url, target, concurrency, wrong, resume
+    ):
+        record = broken(server, url, target)
+        server.fail(Fault(status=403), when=lambda request: request.query, times=None)
+        with pytest.raises(getm.GetmError):
+            getm.copy(wrong(url), target, concurrency=concurrency, retries=0, resume=resume)
+        assert record == said(target)
+        assert SIZE - sum(stop - start for start, stop in missing(record)) == getm.copy(url, target).resumed
+        assert is_whole(target)
+
+    @EVERY
+    @pytest.mark.parametrize("framing", ["length", "chunks"])
+    def test_and_then_of_another_url_without_ranges_forgets_what_is_there_before_it_is_written_over(
+        self, server, url, target, concurrency, framing
+    ):
+        broken(server, url, target)
+        other = server.put("/other", SIZE)
+        server.fail(Fault(whole=True, framing=framing, stall=MIB), times=None)
+        options = {"concurrency": concurrency, "retries": 0, "timeout": (5, 0.3)}
+        with pytest.raises(getm.TransferTimeout):
+            getm.copy(other, target, **options)
+        assert not os.path.exists(f"{target}.part.json") or said(target)["url"] == other
+        server.heal()
+        getm.copy(url, target, **options)
+        assert is_whole(target)
+
     def test_again_leaves_more(self, server, url, target):
         first = broken(server, url, target)
         second = broken(server, url, target)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -62,6 +63,13 @@ class TestDoors:
         getm.copy(url, tmp_path / "a.bin", concurrency=concurrency)
         assert ramp(0, SIZE) == (tmp_path / "a.bin").read_bytes()
         assert 1 == len(server.log)
+
+    @FRAMINGS
+    def test_copy_it_by_writing_it_once(self, server, url, tmp_path, framing):
+        only_framed(server, framing)
+        before = written()
+        getm.copy(url, tmp_path / "a.bin")
+        assert SIZE <= written() - before < SIZE + BLOCK // 2
 
     @FRAMINGS
     def test_read_a_range_of_it(self, server, url, framing):
@@ -199,6 +207,11 @@ except OSError as error:
         for part in getm.iter_content(url):
             assert len(part)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024
+
+
+def written():
+    """Return how many bytes this process has written to files so far."""
+    return int(re.search(r"^wchar: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[1])
 
 
 def read_all(url, **options):

@@ -613,7 +613,7 @@ class Engine:
         def outside() -> Then:
             began = time.monotonic()
             count, failure = receive(feed, inline, buffer)
-            written = 0
+            written = count if inline.body is not None and inline.body.answer.is_saved else 0
             while written < count:
                 written += os.pwrite(saving.descriptor, buffer[written:count], inline.position + written)
             early = began + count / saving.pace - time.monotonic()

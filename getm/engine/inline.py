@@ -15,6 +15,9 @@ from getm.engine.feed import Feed, Inline, Silence
 from getm.retry import Failure, RequestFailed, pause
 from getm.sources.base import Body, Source
 
+HEED_SECONDS = 0.1
+"""A pause ends so soon after another thread has closed its source."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,9 +43,9 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
         if failure is not None and not source.renew(failure):
             wait = pause(attempt + 1, failure.retry_after, random.random())
             is_late = time.monotonic() + wait > deadline
-            if not failure.is_transient or attempt > settings.retries or is_late:
+            is_over = not failure.is_transient or attempt > settings.retries or is_late
+            if is_over or not _pause(source, wait):
                 raise source.explain(failure).error(source.name, start, stop, attempt)
-            time.sleep(wait)
         attempt += 1
         began = time.monotonic()
         try:
@@ -50,6 +53,17 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
         except RequestFailed as failed:
             failure = failed.failure
             _tell(source, start, stop, attempt, failure)
+
+
+def _pause(source: Source, seconds: float) -> bool:
+    """Wait before another first request; say whether it is still wanted, which may end at any moment."""
+    until = time.monotonic() + seconds
+    while not source.is_closed:
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        time.sleep(min(left, HEED_SECONDS))
+    return False
 
 
 def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:

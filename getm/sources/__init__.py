@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from getm.config import Settings, Url
 from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
 from getm.sources.http import HttpSource, HttpTransport
@@ -9,10 +11,11 @@ from getm.sources.http import HttpSource, HttpTransport
 __all__ = ["UNTOLD", "Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 
 
-def open_source(url: Url, settings: Settings, file: str | None = None) -> Source:
+def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = None) -> Source:
     """Return the source for *url*, or for what it returns if it is callable; nothing is sent yet.
 
-    What a server without ranges sends goes to *file*, if that path is given, otherwise to a temporary one.
+    What a server without ranges sends goes to the file whose path *file* returns, once there is such an answer; to a
+    temporary one if that is None.
 
     Raises:
         UsageError: the URL or an option cannot be used.

@@ -93,6 +93,7 @@ class Answer:
         headers: the answer's headers, names in lower case.
         is_whole: whether the server ignored the range and sends the whole object, perhaps without telling its size.
         skipped: bytes that come before *start* and are thrown away.
+        is_saved: whether the bytes of its body are in the caller's file, at their place, when they are read.
     """
 
     url: str = field(repr=False)
@@ -102,6 +103,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     is_whole: bool = False
     skipped: int = 0
+    is_saved: bool = False
 
 
 class Body(Protocol):
@@ -153,6 +155,10 @@ class Source(Protocol):
     """When to find it out anew, in seconds since the epoch, because the URL expires; infinite if it does not say."""
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: its first request is not tried again."""
+
+    @property
     def is_renewable(self) -> bool:
         """Whether there is somewhere else to ask after a refusal."""
 
@@ -169,7 +175,7 @@ class Source(Protocol):
         """Have the next `open` ask elsewhere after *failure*; say whether there is anything that was not tried yet."""
 
     def close(self) -> None:
-        """Give up what is kept for it; the next request begins anew."""
+        """Give up what is kept for it, and a first request under way in another thread."""
 
     def explain(self, failure: Failure) -> Failure:
         """Return a failure with what the source knows of its cause."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import http.client
 import io
 import logging
+import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import requests.adapters
@@ -56,6 +58,64 @@ def discreet() -> Iterator[None]:
         yield
     finally:
         _thread.is_discreet = False
+
+
+class Call:
+    """The requests of one thread, as a context manager: another may end its waiting for the head of an answer.
+
+    Not its waiting for a connection, which ends by itself, and before long.
+
+    Attributes:
+        is_over: whether it was ended, for good.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._stream: io.BufferedReader | None = None  # from which the head is being read
+
+    def __enter__(self) -> None:
+        _thread.call = self
+
+    def __exit__(self, *_: object) -> None:
+        _thread.call = None
+
+    def end(self) -> None:
+        """Have the request that is under way fail at once, and every later one."""
+        self.is_over = True
+        stream = self._stream
+        if stream is not None:
+            cut(stream)
+
+    @contextmanager
+    def listening(self, stream: io.BufferedReader) -> Iterator[None]:
+        """Have `end` cut *stream* in this context.
+
+        Raises:
+            TimeoutError: it has, or was called before.
+        """
+        self._stream = stream
+        try:
+            self._check()  # now that `end` sees the stream
+            yield
+        finally:
+            self._stream = None
+            self._check()
+
+    def _check(self) -> None:
+        if self.is_over:
+            raise TimeoutError("nobody waits for the answer any more")
+
+
+def cut(stream: io.BufferedReader) -> None:
+    """End the connection of a stream that another thread may be reading from: that ends at once."""
+    try:
+        with socket.socket(fileno=os.dup(stream.fileno())) as twin:
+            # Reset at the close that follows. After a mere shutdown the kernel opens a window that was full no more: a
+            # server in the middle of sending would notice after a minute only that nobody is there.
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            twin.shutdown(socket.SHUT_RDWR)
+    except (OSError, ValueError):
+        return
 
 
 class _Lines:
@@ -127,7 +187,8 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Read the head."""
-        with self._patience():
+        call: Call | None = getattr(_thread, "call", None)
+        with nullcontext() if call is None else call.listening(self._stream), self._patience():
             super().begin()
 
     def _read_next_chunk_size(self) -> int:

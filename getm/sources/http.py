@@ -18,7 +18,6 @@ import re
 import secrets
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,7 +36,7 @@ from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport, Version
-from getm.sources.connection import Adapter, PlainAdapter, discreet
+from getm.sources.connection import Adapter, Call, PlainAdapter, cut, discreet
 from getm.sources.spool import SCRATCH, Spool
 
 REDIRECTS_MOST = 10
@@ -90,10 +89,11 @@ class HttpSource:
     Args:
         url: http or https; or what returns one, called for each fresh one.
         settings: headers, credentials, certificates, proxies and times.
-        file: path of what a server without ranges is to be spooled to, without a limit; None for a temporary file.
+        file: returns the path of what a server without ranges is to be spooled to, without a limit; None for a temporary
+            file.
     """
 
-    def __init__(self, url: Url, settings: Settings, file: str | None = None) -> None:
+    def __init__(self, url: Url, settings: Settings, file: Callable[[], str] | None = None) -> None:
         session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -119,11 +119,17 @@ class HttpSource:
         self.name = uri.redact(self._place.url)
         self.identity = uri.unsigned(self._first.url)
         self.headers: Mapping[str, str] = {}
+        self._call = Call()
         self._spool: Spool | None = None
         self._own_session: requests.Session | None = None
         self.is_local = _sees_answers(self._first)
         self.generation = 0
         self.due = math.inf
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._call.is_over
 
     @property
     def is_renewable(self) -> bool:
@@ -145,7 +151,8 @@ class HttpSource:
         if self._spool is not None:
             self._arrive(self._start, self._spool.answer)
             return self._spool.body(start, stop)
-        place, body = self._follow(start, stop, self._version if self.generation else None)
+        with self._call:
+            place, body = self._follow(start, stop, self._version if self.generation else None)
         if self._version is not None:
             self._check_version(body)
         if body.answer.is_whole and spools:
@@ -182,7 +189,8 @@ class HttpSource:
         return True
 
     def close(self) -> None:
-        """Break off what is received for it without a range; it is read again if it is asked for."""
+        """Break off its first request, and what is received for it without a range, which may be received again."""
+        self._call.end()
         if self._spool is not None:
             self._spool.close()
 
@@ -260,15 +268,17 @@ class HttpSource:
             body.close()
             raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
         try:
-            spool = Spool(body, self._settings.spool, self._send_whole, self._file)
+            file = None if self._file is None else self._file()
+            self._spool = spool = Spool(body, self._settings.spool, self._send_whole, file)
             if body.answer.version.size < 0:
                 spool.complete()
         except BaseException:
+            self._spool = None
             body.close()
             raise
         if self._file is None:
             _log.warning("%s: the server knows no ranges; the object is read once, to a temporary file", self.name)
-        self._spool, self.is_local = spool, True
+        self.is_local = True
         self._arrive(place, spool.answer)
         return spool.body(start, stop)
 
@@ -574,16 +584,8 @@ class HttpBody:
     def abort(self) -> None:
         """Make a `readinto` under way in another thread return or fail at once."""
         stream = self._original.fp
-        if stream is None:
-            return
-        try:
-            with socket.socket(fileno=os.dup(stream.fileno())) as twin:
-                # Reset at the close that follows. After a mere shutdown the kernel opens a window that was full no more: a
-                # server in the middle of sending would notice after a minute only that nobody is there.
-                twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                twin.shutdown(socket.SHUT_RDWR)
-        except (OSError, ValueError):
-            return
+        if stream is not None:
+            cut(stream)
 
     def _skip(self) -> None:
         waste = memoryview(bytearray(min(self._skipped, SCRATCH)))

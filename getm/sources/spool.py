@@ -50,18 +50,25 @@ class Spool:
             raise self._too_large()
 
     def complete(self) -> Version:
-        """Bring all bytes, whose number the server does not tell, and return the version with their number."""
+        """Bring all bytes, whose number the server does not tell, and return the version with their number.
+
+        Raises:
+            RequestFailed: the pass was broken off.
+        """
         scratch = memoryview(bytearray(SCRATCH))
         while self.read(self._count, scratch):
             pass
+        if self._body is None:  # closed by another thread, which looks like its end
+            raise RequestFailed(Failure(Trouble.CUT, "the body of unknown length was broken off"))
         version = replace(self.answer.version, size=self._count)
         self.answer = replace(self.answer, stop=self._count, version=version)
         return version
 
     def body(self, start: int, stop: int) -> Body:
         """Return the bytes `[start, stop)`, fewer if the object ends before, as if they had been asked for."""
-        size = self.answer.version.size
-        return _Part(self, replace(self.answer, start=min(start, size), stop=min(stop, size), is_whole=False))
+        size, is_saved = self.answer.version.size, self._folder is None
+        answer = replace(self.answer, start=min(start, size), stop=min(stop, size), is_whole=False, is_saved=is_saved)
+        return _Part(self, answer)
 
     def read(self, start: int, buffer: memoryview) -> int:
         """Fill *buffer* with bytes from *start* on, as far as they come at once, but one at least; 0 at the end.
