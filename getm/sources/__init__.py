@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from getm.config import Settings, Url
 from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
-from getm.sources.http import HttpSource, HttpTransport
+from getm.sources.http import HttpSource
+from getm.sources.transport import HttpTransport
 
 __all__ = ["UNTOLD", "Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 
