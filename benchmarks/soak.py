@@ -40,7 +40,7 @@ import psutil
 
 import getm
 from getm.engine import close_default
-from getm.sources.http import close_connections
+from getm.sources.transport import close_connections
 from tests import leftovers
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault, FaultServer, Request

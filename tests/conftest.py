@@ -17,7 +17,7 @@ from tests.servers.nginx import Nginx, NginxMissingError
 SETTLE = 2.0  # seconds that a test's processes, threads and files have to go away
 
 # What getm keeps between reads, on purpose, and what gives it back.
-KEPT = [("getm.engine", "close_default"), ("getm.sources.http", "close_connections")]
+KEPT = [("getm.engine", "close_default"), ("getm.sources.transport", "close_connections")]
 
 
 def pytest_addoption(parser):

@@ -37,7 +37,7 @@ PRELUDE = """
     warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)  # said from Python 3.12 on
     import getm
     from getm.engine import default
-    from getm.sources.http import close_connections
+    from getm.sources.transport import close_connections
 
     url, *arguments = sys.argv[1:]
 

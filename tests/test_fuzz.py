@@ -19,6 +19,7 @@ from getm.retry import RETRY_AFTER_MOST, Failure, RequestFailed, Trouble, parse_
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Request, Version
 from getm.sources.http import HttpSource
+from getm.sources.place import place_of, redirected, request_for
 
 NOW = 1_800_000_000.0
 SECRET = "hunter2"
@@ -190,13 +191,13 @@ class TestUrls:
     @given(TEXTS)
     @example("http://.a/")
     def test_in_redirects_are_followed_or_refused(self, text):
-        source = HttpSource("http://user:pw@host:80/a?b", Settings(headers={"Authorization": SECRET}))
-        place, failed = outcome(source._redirected, source._place, text)
+        settings = Settings(headers={"Authorization": SECRET})
+        place, failed = outcome(redirected, place_of("http://user:pw@host:80/a?b", settings), text, settings)
         if failed is not None:
             assert failed.failure.trouble is Trouble.PROTOCOL
             return
         try:
-            request = source._request(place, 0, 10)
+            request = request_for(place, 0, 10)
         except requests.exceptions.InvalidURL:
             return  # which it should not be: test_security has a test for it, and says so
         assert ("Authorization" in request.headers) <= request.url.startswith(("http://host", "http://user:pw@host"))

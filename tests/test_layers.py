@@ -21,7 +21,8 @@ LAYERS = [
     "ranges uri config retry integrity sources.base",
     (
         "engine.messages engine.blocks engine.planner engine.arena "
-        "sources.answer sources.connection sources.spool sources.http sources"
+        "sources.answer sources.connection sources.failures sources.place sources.spool sources.transport sources.http "
+        "sources"
     ),
     "engine.pool engine.worker",
     "engine.feed",
@@ -46,14 +47,15 @@ SIDEWAYS = {
     "config": {"ranges"},
     "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
-    "sources.http": {"sources.answer", "sources.connection", "sources.spool"},
-    "sources": {"sources.http"},
+    "sources.transport": {"sources.answer", "sources.connection", "sources.failures", "sources.spool"},
+    "sources.http": {"sources.answer", "sources.connection", "sources.place", "sources.spool", "sources.transport"},
+    "sources": {"sources.http", "sources.transport"},
     "contrib.pysam": {"contrib.htslib"},
 }
 
 # What a module may not import, though it is below.
 APART = {
-    "engine.pool": {"sources", "sources.http"},
+    "engine.pool": {"sources", "sources.http", "sources.place", "sources.transport"},
 }
 
 THIRD_PARTY = {
@@ -62,9 +64,9 @@ THIRD_PARTY = {
     "click": "cli options",
     "fsspec": "contrib.fsspec",
     "pysam": "contrib.htslib",
-    "requests": "sources.connection sources.http",
+    "requests": "sources.connection sources.failures sources.http sources.place sources.transport",
     "tqdm": "progress",
-    "urllib3": "sources.connection sources.http",
+    "urllib3": "sources.connection sources.failures sources.place sources.transport",
 }
 
 

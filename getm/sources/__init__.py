@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from getm.config import Settings, Url
 from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
-from getm.sources.http import HttpSource, HttpTransport
+from getm.sources.http import HttpSource
+from getm.sources.transport import HttpTransport
 
 __all__ = ["UNTOLD", "Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
 

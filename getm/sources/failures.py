@@ -1,0 +1,75 @@
+"""Say why a request was not answered, by what `requests` raised."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+
+import requests
+import urllib3
+
+from getm import uri
+from getm.retry import Failure, Trouble
+
+_CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
+
+
+def connection_failure(error: Exception) -> Failure:
+    """Return why there was no answer."""
+    chain = _chain(error)
+    is_no_http = any(isinstance(one, http.client.HTTPException) for one in chain)
+    refused = next((str(one)[:200] for one in chain if type(one) is OSError and str(one).startswith("Tunnel ")), "")
+    for applies, trouble, message in (
+        (isinstance(error, requests.exceptions.ConnectTimeout), Trouble.CONNECT, "no connection in time"),
+        (isinstance(error, requests.exceptions.ReadTimeout), Trouble.TIMEOUT, "no answer in time"),
+        (any(map(_is_unknown_certificate, chain)), Trouble.PROTOCOL, f"TLS failed: {reason(error)}: {_CERTIFICATE_HINT}"),
+        (isinstance(error, requests.exceptions.SSLError), Trouble.PROTOCOL, f"TLS failed: {reason(error)}"),
+        (bool(refused), Trouble.PROTOCOL, f"the proxy refused: {uri.printable(refused)}"),
+        (any(map(_is_no_url, chain)), Trouble.PROTOCOL, "the request cannot be sent: no valid URL of server or proxy"),
+        (is_no_http and not is_stale(error), Trouble.PROTOCOL, "the answer is not HTTP"),
+        (any(map(_is_unknown_host, chain)), Trouble.PROTOCOL, f"no connection: {reason(error)}"),
+        (isinstance(error, requests.ConnectionError | OSError), Trouble.CONNECT, f"no connection: {reason(error)}"),
+    ):
+        if applies:
+            return Failure(trouble, message)
+    return Failure(Trouble.PROTOCOL, f"the request cannot be sent: {type(error).__name__}")
+
+
+def reason(error: BaseException) -> str:
+    """Say what lies at the root of an error, without its text where that may hold a URL."""
+    root = _chain(error)[-1]
+    for one in reversed(_chain(error)):
+        if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.exceptions.RequestException):
+            return one.strerror
+    return type(root).__name__
+
+
+def is_stale(error: BaseException) -> bool:
+    """Say whether a connection was closed before any answer came, as the server does with idle ones."""
+    closed = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+    return any(isinstance(one, closed) for one in _chain(error))
+
+
+def _is_unknown_certificate(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLCertVerificationError)
+
+
+def _is_no_url(error: BaseException) -> bool:
+    return isinstance(error, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL)
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and what it was made from, the outermost first."""
+    chain: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        one = todo.pop(0)
+        if isinstance(one, BaseException) and one not in chain:
+            chain.append(one)
+            todo += [getattr(one, "reason", None), *one.args, one.__cause__, one.__context__]
+    return chain
