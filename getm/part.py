@@ -117,7 +117,7 @@ class Part:
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
         version = Version(size, etag, last_modified)
-        if status.st_size > size or version.validator is None:
+        if status.st_size > size or not version.validator:
             return None
         self._synced = flushed
         return Record(version, tuple(finished))

@@ -324,6 +324,11 @@ class Copy:
             self._engine.detach(self._feed)
         self._feed = None
 
+    def __del__(self) -> None:
+        """Let go of the engine, if an interrupt has kept it from that."""
+        if hasattr(self, "_is_stopped"):
+            self._detach()
+
     def _check(self, source: Source, size: int) -> Check | None:
         """Return what verifies the file, if anybody promises anything that can be told."""
         if self._terms.size not in (None, size):

@@ -574,6 +574,15 @@ class TestRecord:
         assert record == said(target)
         assert {"a.bin.part", "a.bin.part.json"} == set(os.listdir(tmp_path))
 
+    def test_of_no_version_is_not_believed(self, tmp_path):
+        with Part(str(tmp_path / "a")) as part:
+            said = {"object": parts._digest("x"), "inode": os.fstat(part.descriptor).st_ino, "boot": parts._boot()}
+            for last_modified in ("", "x"):
+                record = {**said, "size": 1, "etag": None, "last_modified": last_modified, "finished": [], "flushed": []}
+                Path(f"{part.path}.json").write_text(json.dumps(record), "utf-8")
+                assert bool(last_modified) == (part.read("x") is not None)
+            part.discard()
+
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_of_any_form_names_at_most_what_the_file_holds(self, tmp_path, data):
