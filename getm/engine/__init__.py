@@ -174,11 +174,11 @@ class Engine:
 
         try:
             self._turn(feed, admit)
+            return feed  # noqa: TRY300  # an interrupt may come here, too
         except BaseException:
             body.close()
             self.detach(feed)
             raise
-        return feed
 
     def detach(self, feed: Feed) -> None:
         """Give up a reader: cancel what only it wants, and forget blocks that nobody else may have. Twice is harmless."""
