@@ -313,6 +313,7 @@ with getm.pipe({url!r}) as pipe:
         release = threading.Event()
         server.fail(Fault(stall=MIB // 2, release=release))
         copy = ["sh", "-c", 'cat >"$1"', "sh", str(tmp_path / "copy")]
+        (tmp_path / "copy").touch()  # the shell may be slower than we
         with started(command=[sys.executable, "-c", self.SCRIPT.format(url=url, command=copy)]) as process:
             assert "ready\n" == process.stdout.readline()
             process.kill()
