@@ -185,8 +185,8 @@ class TestSequence:
         log = server.wait_for(lambda log: all(request.finished for request in log))
         lengths = [min(request.stop, size) - request.start for request in log]
         assert size == sum(lengths)
-        assert max(lengths[1:4]) < max(lengths)
-        assert max(lengths) >= 4 * MIB
+        assert MIB == lengths[0]
+        assert max(lengths) >= 4 * MIB  # and longer if the machine is quick, as test_planner has it
         assert 2 <= at_once(log) <= 4
 
     @pytest.mark.parametrize("concurrency", [1, 2, 5])
