@@ -98,6 +98,10 @@ class Failure:
         """Whether the server says that there is no such object."""
         return self.trouble is Trouble.STATUS and _STATUS_ERRORS.get(self.status or 0) is NotFound
 
+    def told(self, url: str, start: int, stop: int, attempt: int) -> str:
+        """Return the line for the log: what an attempt at `[start, stop)` has come to; *url* is redacted."""
+        return f"{url}, bytes {start}-{stop - 1}, attempt {attempt}: {self.message}"
+
     def error(self, url: str, start: int, stop: int, attempts: int) -> OSError:
         """Return the exception for the caller.
 

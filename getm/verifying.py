@@ -62,11 +62,7 @@ class Verifying(Reader):
         """Read as `Reader.readline` does."""
         start = self.seek(self.tell())  # this thread's own, whatever others do in between
         line = super().readline(size)
-        try:
-            self._hand_out(start, line)
-        except BaseException:
-            self._retreat(start, len(line))
-            raise
+        self._hand_over(start, line)
         return line
 
     def read_at(self, offset: SupportsIndex, length: SupportsIndex) -> bytes:
@@ -85,11 +81,7 @@ class Verifying(Reader):
         """Return what yields lines that are at hand; they are hashed when they are left, but the last of all before."""
         if start + len(content) < self._size:
             return super()._begin_lines(start, content)
-        try:
-            self._hand_out(start, content)
-        except BaseException:
-            self._retreat(start, len(content))
-            raise
+        self._hand_over(start, content)
         return (content,)
 
     def _leave_lines(self) -> None:
@@ -110,6 +102,14 @@ class Verifying(Reader):
         """Fill the caller's buffer, as `readinto` wants it."""
         super()._fill(start, view)
         self._hand_out(start, view)
+
+    def _hand_over(self, start: int, data: bytes) -> None:
+        """Hash what was read and is about to be handed out; go back to before it if that is refused."""
+        try:
+            self._hand_out(start, data)
+        except BaseException:
+            self._retreat(start, len(data))
+            raise
 
     def _hand_out(self, start: int, data: bytes | memoryview) -> None:
         """Hash what is about to be handed out.

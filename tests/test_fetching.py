@@ -178,15 +178,16 @@ class TestSequence:
     def test_runs_grow_longer_and_never_more_than_may_be_are_under_way(self, server):
         size = 48 * MIB
         url = server.put("/a.bin", size)
-        server.fail(Fault(delay=0.03), times=None)
+        # So long that the reader has to wait, on a slow machine, too: otherwise they need not grow.
+        server.fail(Fault(delay=0.3), times=None)
         with getm.open(url, concurrency=4) as file:
             for start in range(0, size, 128 * KIB):
                 assert ramp(start, start + 128 * KIB) == file.read(128 * KIB)
         log = server.wait_for(lambda log: all(request.finished for request in log))
         lengths = [min(request.stop, size) - request.start for request in log]
         assert size == sum(lengths)
-        assert MIB == lengths[0]
-        assert max(lengths) >= 4 * MIB  # and longer if the machine is quick, as test_planner has it
+        assert max(lengths[1:4]) < max(lengths)
+        assert max(lengths) >= 4 * MIB
         assert 2 <= at_once(log) <= 4
 
     @pytest.mark.parametrize("concurrency", [1, 2, 5])

@@ -281,7 +281,7 @@ class Core:
         position, stop = request.position, request.stop
         attempt = feed.attempts.get(position)
         count = 1 if attempt is None else attempt.count + 1
-        _log.debug("%s, bytes %d-%d, attempt %d: %s", feed.source.name, position, stop - 1, count, failure.message)
+        _log.debug("%s", failure.told(feed.source.name, position, stop, count))
         if failure.is_refusal and feed.source.is_renewable and count <= max(1, feed.settings.retries):
             feed.attempts[position] = Attempt(count, 0.0)
             if request.generation == feed.source.generation:

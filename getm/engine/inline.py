@@ -52,7 +52,7 @@ def first(  # noqa: PLR0913  # a range of an object, and how to ask for it
             return source.open(start, stop, spools=spools), time.monotonic() - began
         except RequestFailed as failed:
             failure = failed.failure
-            _tell(source, start, stop, attempt, failure)
+            _log.debug("%s", failure.told(source.name, start, stop, attempt))
 
 
 def _pause(source: Source, seconds: float) -> bool:
@@ -86,7 +86,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
                     count += body.readinto(chunk[count:])
         except RequestFailed as failed:
             attempt = 1 if count else attempt + 1
-            _tell(source, start + len(data) + count, stop, attempt, failed.failure)
+            _log.debug("%s", failed.failure.told(source.name, start + len(data) + count, stop, attempt))
             silence.note(count)
             if attempt > settings.retries or silence.seconds > settings.deadline:
                 raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
@@ -120,8 +120,3 @@ def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failur
     except RequestFailed as failed:
         return count, failed.failure
     return count, None
-
-
-def _tell(source: Source, start: int, stop: int, attempt: int, failure: Failure) -> None:
-    """Log what came of an attempt, as is done with those of workers."""
-    _log.debug("%s, bytes %d-%d, attempt %d: %s", source.name, start, stop - 1, attempt, failure.message)

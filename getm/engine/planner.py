@@ -227,7 +227,8 @@ class Planner:
         if stop - start > most:
             run = max(run, floor(most, self._piece * self._concurrency) // self._concurrency)
         elif length > run:  # parts that end together
-            run = ceil(-(-length // min(self._concurrency, -(-length // run))), self._piece)
+            parts = min(self._concurrency, -(-length // run))
+            run = ceil(-(-length // parts), self._piece)
         if near < stop:  # whole runs, otherwise each step of the position would ask for a few bytes more
             near = base + floor(position - base + most, run)
         if self._stride is None:

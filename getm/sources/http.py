@@ -22,7 +22,7 @@ from getm.sources.base import UNTOLD, Answer, Body, Request, Version
 from getm.sources.connection import Adapter, Call
 from getm.sources.place import Place, check_headers, place_of, redirected, request_for, sees_answers
 from getm.sources.spool import Spool
-from getm.sources.transport import Sent, answered, hide_location, process_transport
+from getm.sources.transport import Sent, answered, hide_location, process_transport, sending
 
 REDIRECTS_MOST = 10
 AHEAD_OF_EXPIRY = 60.0
@@ -263,15 +263,7 @@ class HttpSource:
         prepared.hooks["response"].append(hide_location)
 
         def send() -> Sent:
-            response = session.send(
-                prepared.copy(),
-                stream=True,
-                allow_redirects=False,
-                timeout=(request.connect, request.stall),
-                verify=request.verify,
-                cert=request.cert,
-                proxies=dict(request.proxies),
-            )
+            response = session.send(prepared.copy(), allow_redirects=False, **sending(request))
             return response.raw, response.headers
 
         return answered(request, send)

@@ -64,14 +64,7 @@ class HttpTransport:
         prepared.method = "GET"
         prepared.url = request.url
         prepared.headers = request.headers
-        response: Any = self._adapter.send(
-            prepared,
-            stream=True,
-            timeout=(request.connect, request.stall),
-            verify=request.verify,
-            cert=request.cert,
-            proxies=dict(request.proxies),
-        )
+        response: Any = self._adapter.send(prepared, **sending(request))
         return response, response.headers
 
 
@@ -159,18 +152,27 @@ class HttpBody:
 
     def _receive(self, buffer: memoryview) -> int:
         began = time.monotonic()
-        count = self._receive_next(buffer)
+        if self._original.chunked:
+            data = self._original.read1(len(buffer))
+            count = len(data)
+            buffer[:count] = data
+        else:
+            stream = self._original.fp
+            count = 0 if stream is None else int(stream.readinto1(buffer))
         self._waited += time.monotonic() - began
         self._watch.add(count, self._waited)
         return count
 
-    def _receive_next(self, buffer: memoryview) -> int:
-        if self._original.chunked:
-            data = self._original.read1(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
-        stream = self._original.fp
-        return 0 if stream is None else int(stream.readinto1(buffer))
+
+def sending(request: Request) -> dict[str, Any]:
+    """Return how `requests` is to send a request."""
+    return {
+        "stream": True,
+        "timeout": (request.connect, request.stall),
+        "verify": request.verify,
+        "cert": request.cert,
+        "proxies": dict(request.proxies),
+    }
 
 
 def answered(request: Request, send: Callable[[], Sent]) -> Body:
