@@ -170,6 +170,7 @@ class Batch:
         self._engine = engine
         self._board = board
         self._keeps_files = keeps_files
+        self._folders: set[str] = set()  # that are there
         self._results: dict[int, Result] = {}  # by number of the task; of the thread that runs all
         self._waiting = deque(enumerate(tasks))  # taken from by the threads; cleared to stop them
         self._done: queue.SimpleQueue[tuple[int, Result] | None] = queue.SimpleQueue()  # None when a thread ends
@@ -263,7 +264,10 @@ class Batch:
             target = target or self._named(task)
             if self._keeps_files:
                 check_absent(target)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            folder = os.path.dirname(target)
+            if folder not in self._folders:
+                os.makedirs(folder, exist_ok=True)
+                self._folders.add(folder)
             return Result(url, target, self._copy(task, target), entry=entry)
         except Exception as error:  # noqa: BLE001  # it is the caller's to look at
             return Result(url, target, error=error, entry=entry)

@@ -124,7 +124,7 @@ def promised(headers: Mapping[str, str]) -> list[Promise]:
         headers: of an answer that brought the object or a part of it; names in lower case.
     """
     said = {name: value.strip() if len(value) <= LONGEST_HEADER else "" for name, value in headers.items()}
-    found = (_promise(algorithm, text, origin) for origin, algorithm, text in _claims(said))
+    found = (_promise(algorithm, text, origin) for origin, algorithm, text in _claims(said) if text)
     return [promise for promise in found if promise is not None]
 
 
@@ -338,7 +338,7 @@ def _is_whole(content_range: str) -> bool:
 def _listed(origin: str, said: Mapping[str, str], algorithms: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
     """Yield what a header promises as `algorithm=digest, ...`; RFC 9530 writes `algorithm=:digest:;parameters`."""
     found: dict[str | None, str] = {}
-    for item in said.get(origin.lower(), "").split(","):
+    for item in said[origin.lower()].split(",") if origin.lower() in said else ():
         name, _, value = item.partition("=")
         found[_canonical(name)] = value.partition(";")[0].strip().strip(":")
     yield from ((origin, algorithm, found[algorithm]) for algorithm in algorithms if algorithm in found)

@@ -104,6 +104,8 @@ class Part:
 
     def read(self, identity: str) -> Record | None:
         """Return what the file holds of an object, if that is recorded and can be believed."""
+        if not self.is_recorded:
+            return None
         try:
             said = json.loads(_content(self._record_path))
             status = os.fstat(self.descriptor)
@@ -130,11 +132,9 @@ class Part:
 
     def clear(self) -> None:
         """Forget what it holds, before it holds anything else."""
-        try:
-            os.unlink(self._record_path)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # a name too long for it: there is none
-                raise
+        if self.is_recorded:
+            with suppress(FileNotFoundError):
+                os.unlink(self._record_path)
         self._synced = []
         self.is_recorded = self.is_stale = self._is_lost = False
         os.ftruncate(self.descriptor, 0)
@@ -306,11 +306,11 @@ def _locked(path: str, mode: int) -> FileIO:
             name = path.removesuffix(_ENDING)
             raise OSError(error.errno, f"file name too long: there must be room for {_ENDING!r} after it", name) from None
         try:
-            _lock(file.fileno(), path)
-            status = os.fstat(file.fileno())
+            opened = _lock(file.fileno(), path)
             with suppress(FileNotFoundError):  # whoever had it may have put it in its place, or removed it
-                if os.path.samestat(status, os.stat(path, follow_symlinks=False)):
-                    if status.st_nlink <= 1:
+                there = os.stat(path, follow_symlinks=False)
+                if os.path.samestat(opened, there):
+                    if there.st_nlink <= 1:
                         return file
                     os.unlink(path)  # a copy of the folder made of links has it, too
         except BlockingIOError:
@@ -324,9 +324,10 @@ def _locked(path: str, mode: int) -> FileIO:
         file.close()
 
 
-def _lock(descriptor: int, path: str) -> None:
-    """Lock a regular file, if nobody else has."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+def _lock(descriptor: int, path: str) -> os.stat_result:
+    """Lock a regular file, if nobody else has, and return its status."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -335,6 +336,7 @@ def _lock(descriptor: int, path: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # as on Lustre: then there are no locks
             raise
+    return status
 
 
 def _content(path: str) -> bytes:

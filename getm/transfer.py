@@ -425,7 +425,7 @@ def _target(path: str) -> tuple[str, int | None]:
         raise UsageError("the path of the file is empty")
     if path.endswith("/"):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    target = os.path.realpath(path)
+    target = path if os.path.isabs(path) and not os.path.islink(path) else os.path.realpath(path)
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:

@@ -76,7 +76,7 @@ def redact(url: str) -> str:
 
 def printable(text: str) -> str:
     """Return *text* as one line: "_" for controls, separators other than a blank, direction marks, lone surrogates."""
-    return "".join(character if character.isprintable() else "_" for character in text)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "_" for each in text)
 
 
 def unsigned(url: str) -> str:

@@ -161,7 +161,7 @@ class Pool:
 
     def collect(self) -> Iterator[tuple[Worker, FromWorker | None]]:
         """Yield what workers have said, without waiting; the last of one is `Bye`, or None if it ended without a word."""
-        for descriptor, _ in self._ready.poll(0):
+        for descriptor, _ in self._ready.poll(0) if self.workers else ():
             worker = self.workers.get(descriptor)
             while worker is not None:
                 sender = worker

@@ -111,7 +111,7 @@ class HttpSource:
 
     def request(self, start: int, stop: int) -> Request:
         """Return a request for `[start, stop)`, with the URL, the headers and the credentials of this moment."""
-        return self._request(self._place, start, stop)
+        return self._request(self._place, start, stop, self._version)
 
     def send(self, request: Request) -> Body:
         """Send a request from this process, over its shared connections."""
@@ -169,7 +169,7 @@ class HttpSource:
         place = self._start
         for _ in range(REDIRECTS_MOST + 1):
             try:
-                return place, self._send(place, replace(self._request(place, start, stop), version=version))
+                return place, self._send(place, self._request(place, start, stop, version))
             except Redirected as redirect:
                 place = redirected(place, redirect.location, self._settings)
         raise RequestFailed(Failure(Trouble.PROTOCOL, f"more than {REDIRECTS_MOST} redirects"))
@@ -236,14 +236,14 @@ class HttpSource:
         self.due = math.inf if expiry is None or expiry <= now else expiry - min(AHEAD_OF_EXPIRY, (expiry - now) / 4)
         self.generation += 1
 
-    def _request(self, place: Place, start: int, stop: int) -> Request:
+    def _request(self, place: Place, start: int, stop: int, version: Version | None) -> Request:
         prepared = request_for(place, start, stop)
         return Request(
             url=prepared.url or place.url,
             headers=dict(prepared.headers),
             start=start,
             stop=stop,
-            version=self._version,
+            version=version,
             connect=self._settings.connect,
             stall=self._settings.stall,
             verify=place.verify,

@@ -108,9 +108,12 @@ def _prepare(place: Place, start: int, stop: int) -> requests.PreparedRequest:
         headers.update({name: value for name, value in place.session.headers.items() if name not in _DEFAULTS})
     headers.update(place.headers)
     headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
-    request = requests.Request("GET", place.url, headers=headers, auth=place.auth)
     try:
-        prepared = request.prepare() if place.session is None else place.session.prepare_request(request)
+        if place.session is None:
+            prepared = requests.PreparedRequest()
+            prepared.prepare("GET", place.url, headers, params="", auth=place.auth)
+        else:
+            prepared = place.session.prepare_request(requests.Request("GET", place.url, headers, auth=place.auth))
         for each in [text for item in prepared.headers.items() for text in item]:
             _check_header(each)
     except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError) as error:
