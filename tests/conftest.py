@@ -80,6 +80,15 @@ def new_engine():
         engine.close()
 
 
+@pytest.fixture
+def workers_at_once(monkeypatch):
+    """Have readers leave everything to workers from the first, as if these needed no time to come up."""
+    from getm.engine import pool
+
+    monkeypatch.setattr(pool, "LAUNCH_SECONDS", 0.0)
+    monkeypatch.setattr(pool, "SOON", 0.0)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Fail the test after which there is more than there was before it."""

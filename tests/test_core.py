@@ -146,6 +146,9 @@ class Processes(Pool):
     def warm(self):
         return self.most > 0
 
+    def coming(self):
+        return 0.0 if any(worker.pid for worker in self.workers.values()) else self._world.coming
+
     def start(self):
         if len(self.workers) >= self.most:
             return None
@@ -201,12 +204,13 @@ class Caller:
 class World:
     """An engine with its callers and workers, where every step is somebody's decision."""
 
-    def __init__(self, slots=8, processes=4, slot_size=BLOCK):
+    def __init__(self, slots=8, processes=4, slot_size=BLOCK, coming=0.0):
         self.patch = pytest.MonkeyPatch()
         for module, values in SCALED.items():
             for name, value in values.items():
                 self.patch.setattr(module, name, value)
         self.now = 1000.0
+        self.coming = coming  # seconds that workers are thought to take to come up
         clock = SimpleNamespace(monotonic=lambda: self.now)
         self.patch.setattr(core, "time", clock)
         self.patch.setattr(inline, "time", clock)
@@ -691,9 +695,10 @@ class CoreMachine(RuleBasedStateMachine):
         slots=st.sampled_from([4, 5, 8, 16]),
         processes=st.sampled_from([0, 1, 2, 4, 4]),
         slot_size=st.sampled_from([BLOCK, BLOCK, 2 * BLOCK, 3 * BLOCK]),
+        coming=st.sampled_from([0.0, 0.1, 10.0]),
     )
-    def build(self, slots, processes, slot_size):
-        self.world = World(slots, processes, slot_size)
+    def build(self, slots, processes, slot_size, coming):
+        self.world = World(slots, processes, slot_size, coming)
 
     def teardown(self):
         if self.world is not None:

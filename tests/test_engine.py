@@ -212,6 +212,7 @@ def test_threads_that_read_one_object_get_their_bytes(server, engine):
     assert [] == wrong
 
 
+@pytest.mark.usefixtures("workers_at_once")
 def test_where_no_process_can_be_started_reading_goes_on_in_this_one(server, engine, monkeypatch, caplog):
     monkeypatch.setattr("sys.executable", "")
     with getm.open(server.put("/object", 5 * MIB), engine=engine) as file:

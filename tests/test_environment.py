@@ -36,7 +36,8 @@ PRELUDE = """
     import contextlib, hashlib, json, os, re, resource, signal, sys, threading, time, warnings
     warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)  # said from Python 3.12 on
     import getm
-    from getm.engine import default
+    from getm.engine import default, pool
+    pool.LAUNCH_SECONDS = pool.SOON = 0.0  # as `workers_at_once`
     from getm.sources.transport import close_connections
 
     url, *arguments = sys.argv[1:]
@@ -555,6 +556,7 @@ class TestKilled:
         assert (["file.part"] if work == "copy" else []) == os.listdir(out)
         server.wait_for(lambda log: all(request.finished for request in log))
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_eight_workers_at_once_cost_time_and_no_read(self, server, new_engine):
         url = server.put("/a.bin", 64 * MIB)
         server.fail(Fault(stall=300_000), when=lambda request: request.start >= 4 * MIB, times=None)
@@ -949,6 +951,7 @@ class TestViews:
 class TestSecrets:
     """What may not be known stays in the processes and goes to nobody else."""
 
+    @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("work", ["read", "copy"])
     def test_are_in_no_command_line_and_no_environment_while_reading(self, server, tmp_path, work):
         server.put("/a.bin", 32 * MIB)

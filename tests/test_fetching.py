@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import getm
-from getm.engine import default
+from getm.engine import default, pool
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
@@ -131,6 +131,45 @@ class TestFirstByte:
         assert [] == children()
 
 
+class TestBeforeWorkersAreUp:
+    @pytest.mark.parametrize("concurrency", [1, 8])
+    def test_the_caller_fetches_a_short_rest_by_itself(self, server, monkeypatch, concurrency):
+        monkeypatch.setattr(pool, "LAUNCH_SECONDS", 10.0)
+        size = 5 * BLOCK + 3
+        url = server.put("/a.bin", size)
+        with getm.open(url, concurrency=concurrency) as file:
+            assert_ramp(file.read(BLOCK), 0)
+            assert_ramp(file.read(), BLOCK)
+            assert [] == children()
+            file.seek(0)
+            assert_ramp(file.read(), 0)
+        assert [(0, BLOCK), (BLOCK, size)] == ranges(server.log)
+
+    @pytest.mark.parametrize("concurrency", [1, 8])
+    def test_the_caller_reads_on(self, server, monkeypatch, concurrency):
+        monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(60)")
+        size = 1024 * MIB
+        url = server.put("/a.bin", size)
+        with getm.open(url, concurrency=concurrency) as file:
+            for start in range(0, 32 * MIB, 256 * KIB):
+                assert ramp(start, start + 256 * KIB) == file.read(256 * KIB)
+            core = file._engine._core
+            assert {None} == {worker.pid for worker in core.pool.workers.values()}
+            log = server.log
+        assert max(at_once(log), 1) == 1
+        assert 32 * MIB <= max(request.stop for request in log)
+
+    def test_they_begin_where_he_will_be(self, server):
+        size = 48 * MIB
+        url = server.put("/a.bin", size)
+        server.fail(Fault(delay=0.01, pace=50e6), times=None)
+        with getm.open(url, concurrency=4) as file:
+            assert_ramp(file.read(), 0)
+        log = server.wait_for(lambda log: all(request.finished for request in log))
+        assert size == sum(min(request.stop, size) - request.start for request in log)
+        assert 2 <= at_once(log) <= 4
+
+
 class TestSmallObjects:
     @EVERY
     @EVERY_DOOR
@@ -158,6 +197,7 @@ class TestSmallObjects:
         assert [(0, BLOCK)] == ranges(server.log)
         assert [] == children()
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_larger_ones_do(self, server):
         url = server.put("/a.bin", BLOCK + 1)
         assert ramp(0, BLOCK + 1) == stream(url, 1)
@@ -175,6 +215,7 @@ class TestSequence:
             assert_ramp(content, 0)
             assert size == sum(min(request.stop, size) - request.start for request in server.log[before:])
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_runs_grow_longer_and_never_more_than_may_be_are_under_way(self, server):
         size = 48 * MIB
         url = server.put("/a.bin", size)
@@ -198,6 +239,7 @@ class TestSequence:
         assert_ramp(open_and_read(url, concurrency), 0)
         assert at_once(server.wait_for(lambda log: all(request.finished for request in log))) <= concurrency
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_one_connection_keeps_one_request_to_the_end(self, server):
         size = 40 * MIB
         url = server.put("/a.bin", size)
@@ -208,6 +250,7 @@ class TestSequence:
         list(getm.iter_content(server.put("/b.bin", size), 100_000))
         assert [(0, BLOCK), (BLOCK, size)] * 2 == ranges(server.log)
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_one_connection_keeps_one_request_though_memory_is_small(self, server, new_engine):
         size = 32 * BLOCK
         url = server.put("/a.bin", size)
@@ -255,6 +298,7 @@ class TestSequence:
             server.wait_for(lambda log: all(request.sent > 64 * KIB for request in log))
             server.wait_for(lambda log: log[1].finished or log[1].sent > 4 * MIB)
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_a_reader_that_waits_has_its_window_grow(self, server):
         size = 64 * MIB
         url = server.put("/a.bin", size)
@@ -265,6 +309,7 @@ class TestSequence:
             ahead = max(request.stop for request in server.log) - 16 * MIB
         assert ahead >= 8 * MIB
 
+    @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("concurrency", [None, 1])
     def test_a_short_skip_is_read_through(self, server, concurrency):
         size = 32 * MIB
@@ -457,6 +502,7 @@ class TestOrder:
             later = [request for request in found if request.index >= len(log) and request.start >= 2**30]
             assert later[0].covers(place)
 
+    @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("concurrency", [2, 8])
     def test_a_jump_does_not_wait_for_answers_to_what_is_fetched_ahead(self, server, concurrency):
         url = server.put("/a.bin", LARGE)
@@ -539,6 +585,7 @@ class TestOrder:
             waiting()
         assert 2 == len(server.log)
 
+    @pytest.mark.usefixtures("workers_at_once")
     @EVERY
     def test_leaving_an_iteration_cancels(self, server, concurrency):
         url = server.put("/a.bin", LARGE)

@@ -402,6 +402,7 @@ class TestStatus:
                 assert ramp(2 * BLOCK, SIZE) == file.read()
             assert ramp(0, SIZE) == file.read_at(0, SIZE)
 
+    @pytest.mark.usefixtures("workers_at_once")
     def test_of_a_request_sent_before_somebody_waited_is_not_theirs(self, server, url):
         answering = threading.Event()
         with getm.open(url, retries=0, concurrency=4) as file, ThreadPoolExecutor(1) as threads:

@@ -140,6 +140,39 @@ class TestSequence:
         assert reader.is_sequential
 
 
+class TestAlone:
+    """What the calling thread fetches by itself before workers are up."""
+
+    def test_it_gets_as_far_as_one_connection_brings_it_in_that_time(self):
+        reader = planner()
+        missed(reader, 0, MIB)
+        reader.observe(0.03, 50e6)
+        assert 5 * MIB == reader.reach(MIB, 0.1)
+        assert MIB == reader.reach(MIB, 0.0)
+
+    def test_but_no_further_than_is_worth_fetching(self):
+        reader = planner()
+        missed(reader, 0, MIB)
+        (ahead,) = reader.wants([])
+        assert ahead.stop == reader.reach(MIB, 0.1)  # nobody knows how fast it is
+        reader.observe(0.0, 2e9)
+        assert ahead.stop == reader.reach(MIB, 0.1)
+
+    def test_the_end_need_not_be_that_of_a_block(self):
+        reader = planner(size=4 * MIB + 5, forward=True)
+        missed(reader, 0, 10)
+        assert reader.reach(10, 0.1) > 4 * MIB
+        reader.observe(0.0, 2e9)
+        assert reader.reach(10, 0.1) > 4 * MIB
+
+    def test_a_short_rest_needs_no_workers(self):
+        reader = planner(size=8 * MIB)
+        reader.read(0, MIB)
+        assert not reader.is_short(0.1)
+        reader.observe(0.03, 100 * MIB)
+        assert reader.is_short(0.1)
+
+
 class TestSingleConnection:
     def test_sequential_reading_is_one_run_to_the_end(self):
         reader = planner(concurrency=1)

@@ -22,20 +22,24 @@ from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
 
+pytestmark = pytest.mark.usefixtures("workers_at_once")
+
 BLOCK = 2**20
 SIZE = 4 * BLOCK + 5
 GONE = 5.0  # seconds until which what has to end is given up on
 
 READ = """
     import hashlib, sys, getm
-    from getm.engine import default
+    from getm.engine import default, pool
+    pool.LAUNCH_SECONDS = pool.SOON = 0.0  # as `workers_at_once`
     with getm.open(sys.argv[1], concurrency=1) as file:
         print(hashlib.sha256(file.read()).hexdigest())
 """
 
 REPORT = """
     import hashlib, json, os, signal, sys, getm
-    from getm.engine import default
+    from getm.engine import default, pool
+    pool.LAUNCH_SECONDS = pool.SOON = 0.0  # as `workers_at_once`
 
     def processes():
         core = default(1)._core

@@ -183,15 +183,17 @@ class Core:
     def inline(self, feed: Feed, demand: Demand) -> Inline:
         """Return a new request of the calling thread's own for a demand that no worker sees to."""
         want = feed.planner.demand(demand.start, demand.position, demand.stop)
-        gaps = [gap for gap in self.missing(feed, want.start, want.stop) if gap[0] <= demand.position < gap[1]]
+        reach = min(self._reach(feed), feed.size)
+        missing = self.missing(feed, want.start, max(want.stop, reach))
+        gaps = [gap for gap in missing if gap[0] <= demand.position < gap[1]]
         # Without a gap a run is to bring it that finds no slot.
         start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
         if self.is_alone(feed):
             self.give_up_inline(feed)
             stop = feed.size if want.is_open else stop
-        elif stop - start > feed.block_size:  # the rest of its block
+        elif stop - start > feed.block_size:  # the rest of its block, or what comes before workers are up
             block = floor(demand.position, feed.block_size)
-            start, stop = max(start, block), min(stop, block + feed.block_size)
+            start, stop = max(start, block), min(stop, max(block + feed.block_size, reach))
         inline = Inline(start, stop)
         feed.inlines.append(inline)
         return inline
@@ -333,8 +335,12 @@ class Core:
         """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
         is_single = feed.settings.concurrency == 1 and want.is_open
         reach = want.stop + (want.run if want.is_open and not is_single else 0)
-        for start, gap_stop in self.missing(feed, want.start, min(feed.size, reach)):
-            stop, length = gap_stop, want.run
+        for gap_start, gap_stop in self.missing(feed, want.start, min(feed.size, reach)):
+            start, stop, length = max(gap_start, min(self._reach(feed), gap_stop)), gap_stop, want.run
+            if start > gap_start and not (feed.inlines or self._left):
+                self._left.append((gap_start, start))
+            if start > gap_start and is_single:
+                return False
             if is_single:
                 stop = min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
             elif feed.planner.is_sequential:
@@ -344,6 +350,16 @@ class Core:
                 if not self._start_run(feed, (position, min(stop, position + length)), want):
                     return False
         return True
+
+    def _reach(self, feed: Feed) -> int:
+        """Return how far the thread that reads on gets by itself before workers are up."""
+        if self.pool is None or self.is_alone(feed) or len(feed.demands) > 1 or not feed.planner.is_sequential:
+            return 0
+        seconds = self.pool.coming()
+        if seconds and not self.pool.workers and not feed.planner.is_short(seconds):
+            self.pool.start()
+        position = feed.demands[0].position if feed.demands else feed.planner.position
+        return feed.planner.reach(position, seconds) if seconds else 0
 
     def _share(self, feed: Feed, left: int) -> int:
         """Return the length of a run, if all connections are to end together with what is left: whole blocks."""

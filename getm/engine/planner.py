@@ -35,6 +35,7 @@ EQUAL_GAPS = 3
 SEGMENTS = 3
 """What is read at one place is foretold from so many before it."""
 RUN_UNMEASURED = 8 * MIB
+RATE_UNMEASURED = 50 * MIB
 SKIP_UNMEASURED = 128 * 1024
 
 
@@ -136,9 +137,23 @@ class Planner:
         if rate is not None:
             self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
 
+    def reach(self, position: int, seconds: float) -> int:
+        """Return how far a reader at *position* gets in so many seconds by one connection, within what is worth having."""
+        upto = int(position + seconds * self._rate) if self._rate else self._size
+        return min(floor(upto, self._block) if upto < self._size else upto, ceil(self._position + self._ahead, self._block))
+
+    def is_short(self, seconds: float) -> bool:
+        """Whether he gets to the end."""
+        return self._position + seconds * (self._rate or RATE_UNMEASURED) >= self._size
+
     def allow(self, room: int) -> None:
         """Say how many bytes may be held ahead."""
         self._room = room
+
+    @property
+    def position(self) -> int:
+        """Where the last read stopped."""
+        return self._position
 
     @property
     def is_sequential(self) -> bool:

@@ -48,6 +48,10 @@ launch(channel, int(sys.argv[2]), int(sys.argv[3]))
 what requests guesses the encoding of texts by, which it can do without, though it warns: 15 ms."""
 _TITLE = b"getm: background"
 CLOSE_SECONDS = 2.0
+LAUNCH_SECONDS = 0.12
+"""What a launcher takes to come up: Python, and requests."""
+SOON = 0.02
+"""Seconds in which workers that are late are up, perhaps."""
 LAUNCHES_MOST = 3
 """Launchers started in a row none of whose workers came up; then it is given up."""
 
@@ -81,6 +85,7 @@ class Pool:
         self._arena = arena
         self._launcher: subprocess.Popen[bytes] | Clone | None = None
         self._channel: socket.socket | None = None  # to the launcher
+        self._due = 0.0  # when it is likely to be up
         self._is_tried = False  # whether this launcher was given a worker to start
         self._fruitless = 0  # launchers that were, since a worker last came up
         self._ready = select.epoll()
@@ -105,6 +110,12 @@ class Pool:
         except (OSError, ValueError) as error:
             return self._go_without(str(error))
         return True
+
+    def coming(self) -> float:
+        """Return the seconds in which the first worker, started now at the latest, is likely to be up; 0.0 if one is."""
+        if any(worker.pid is not None for worker in self.workers.values()):
+            return 0.0
+        return max(SOON, LAUNCH_SECONDS if self._channel is None else self._due - time.monotonic())
 
     def idle(self, host: str) -> Worker | None:
         """Return a worker without work, one that has a connection to *host* if there is one; None if all have work."""
@@ -236,6 +247,7 @@ class Pool:
             if self._forks and threading.active_count() == 1:
                 self._launcher = Clone(inherited)
             else:
+                self._due = time.monotonic() + LAUNCH_SECONDS
                 self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
                     [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited)],
                     pass_fds=[descriptor for descriptor in inherited if descriptor >= 0],

@@ -209,8 +209,9 @@ class TestByUrl:
         script = f"import zarr; print(zarr.open('zip::{where}', mode='r')[3].tobytes().hex())"
         found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         assert noise(40, 512, 512)[3].tobytes().hex() == found.strip()
-        first, *others = nginx.requests("climate.zarr.zip")
-        assert "bytes=0-1048575" == first.range
+        others = nginx.requests("climate.zarr.zip")  # in the order in which they ended
+        (first,) = [request for request in others if request.range == "bytes=0-1048575"]
+        others.remove(first)
         assert sum(request.sent for request in others) <= 512 * 512 + 4 * 64 * 1024
 
     @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # nor has the local one
