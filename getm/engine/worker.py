@@ -26,6 +26,7 @@ from getm.config import (
     ANNOUNCE_FIRST,
     ANNOUNCE_SECONDS,
     IDLE_SECONDS,
+    MIB,
     QUIET_EVERY,
     QUIET_SECONDS,
     paced_length,
@@ -51,8 +52,10 @@ from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Body
 
 THROWN_AWAY = 64 * 1024
-FILE_BUFFER = 64 * 1024
-"""Longer writes to one file hold up those of the other workers: 1 MiB each cost four times the processor time."""
+FILE_BUFFER = MIB
+FILE_LEAST = 64 * 1024
+"""What has come is written to a file once it is so much, and not only when the buffer is full: shorter writes cost more, and
+longer ones hold up those of the other workers. 1 GiB over 8 connections: 0.84 s; 0.95 with a buffer of 64 KiB."""
 END_SECONDS = 0.5
 ANSWER_SECONDS = 0.1
 """A worker whose request was cancelled ends if the answer's head does not come in this time: it cannot be listened for."""
@@ -293,9 +296,9 @@ class _Worker:
         buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position, paced_length(fetch.pace))))
         while progress.position < stop:
             start, is_due = progress.position, False
-            last = min(stop, start + len(buffer))
+            last, enough = min(stop, start + len(buffer)), min(stop, start + FILE_LEAST)
             try:
-                while not is_due and not self._is_cancelled and progress.position < last:
+                while not is_due and not self._is_cancelled and progress.position < enough:
                     is_due = progress.add(body.readinto(buffer[progress.position - start : last - start]))
             finally:  # what came before a failure counts, once it is written
                 received, progress.position = progress.position - start, start
