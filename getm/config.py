@@ -132,6 +132,9 @@ class Settings:
         object.__setattr__(self, "stall", min(pair[1], self.deadline))
 
 
+_KNOWN = {each.name: each for each in fields(Settings) if each.init}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """What one engine may use.
@@ -167,10 +170,9 @@ def settings(options: Mapping[str, Any]) -> Settings:
         TypeError: there is no such option.
         UsageError: a value cannot be used.
     """
-    known = [each.name for each in fields(Settings) if each.init]
-    unknown = sorted(options.keys() - set(known))
+    unknown = sorted(options.keys() - _KNOWN.keys())
     if unknown:
-        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(known)}")
+        raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(_KNOWN)}")
     return Settings(**options)
 
 

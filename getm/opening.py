@@ -151,9 +151,10 @@ def read(
         raise UsageError(f"start and stop must not be negative: {start}, {stop}")
     if stop is not None and stop <= start:
         return b""
-    settings = config.settings(options)
-    if stop is not None and start > 0 and stop - start <= settings.block_size:
-        with closing(open_source(url, settings)) as source:
-            return first_bytes(source, settings, start, stop)
+    if stop is not None and start > 0:
+        settings = config.settings(options)
+        if stop - start <= settings.block_size:
+            with closing(open_source(url, settings)) as source:
+                return first_bytes(source, settings, start, stop)
     with open(url, engine=engine, **options) as reader:
         return reader.read_at(start, (reader.size if stop is None else stop) - start) if start < reader.size else b""
