@@ -78,7 +78,7 @@ class Settings:
     Attributes:
         concurrency: range requests at once, each in a background process; 1 keeps one request alive for as long as the
             reader reads on; None does everything in the calling process. Until background processes are up, the calling
-            one fetches what comes first, and needs none for what is short.
+            one fetches what a near server sends first, and needs none for what is short.
         block_size: bytes of a block, the grain of the cache; a multiple of 4 KiB, at most the engine's.
         headers: sent with every request.
         auth: `(user, password)` or a `requests` auth object.

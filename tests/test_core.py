@@ -37,7 +37,7 @@ SCALED = {
     core: {"SHARE_LEAST": 8 * KIB, "GRANT_LEAST": 16 * KIB, "DIRECT_LEAST": 256, "FETCH_LEAST": 256, "RUN_MOST": 128 * KIB}
     | {"RATE_LEAST": KIB},
     planner: {"SPLIT_LEAST": 2 * KIB, "RUN_UNMEASURED": 32 * KIB, "SKIP_UNMEASURED": 512, "FETCH_LEAST": 256}
-    | {"RUN_MOST": 128 * KIB},
+    | {"RUN_MOST": 128 * KIB, "NEAR": 1e9},
     memory: {"KEEP": 6 * BLOCK},
     inline: {"RATE_LEAST": KIB},
 }

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import getm
-from getm.engine import default, pool
+from getm.engine import default, planner, pool
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
@@ -148,6 +148,7 @@ class TestBeforeWorkersAreUp:
     @pytest.mark.parametrize("concurrency", [1, 8])
     def test_the_caller_reads_on(self, server, monkeypatch, concurrency):
         monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(60)")
+        monkeypatch.setattr(planner, "NEAR", 10.0)
         size = 1024 * MIB
         url = server.put("/a.bin", size)
         with getm.open(url, concurrency=concurrency) as file:
@@ -159,7 +160,18 @@ class TestBeforeWorkersAreUp:
         assert max(at_once(log), 1) == 1
         assert 32 * MIB <= max(request.stop for request in log)
 
-    def test_they_begin_where_he_will_be(self, server):
+    def test_a_distant_server_waits_for_them(self, server, monkeypatch):
+        monkeypatch.setattr(planner, "NEAR", 0.0)
+        for name in ("LAUNCH_SECONDS", "SOON"):  # in which the rest would not come by one connection
+            monkeypatch.setattr(pool, name, 0.001)
+        size = 48 * MIB
+        url = server.put("/a.bin", size)
+        with getm.open(url, concurrency=1) as file:
+            assert_ramp(file.read(2 * MIB), 0)
+        assert [(0, BLOCK), (BLOCK, size)] == ranges(server.log)
+
+    def test_they_begin_where_he_will_be(self, server, monkeypatch):
+        monkeypatch.setattr(planner, "NEAR", 10.0)
         size = 48 * MIB
         url = server.put("/a.bin", size)
         server.fail(Fault(delay=0.01, pace=50e6), times=None)

@@ -352,14 +352,19 @@ class Core:
         return True
 
     def _reach(self, feed: Feed) -> int:
-        """Return how far the thread that reads on gets by itself before workers are up."""
+        """Return how far the thread that reads on is to get by itself before workers are up; 0 if they are to begin."""
         if self.pool is None or self.is_alone(feed) or len(feed.demands) > 1 or not feed.planner.is_sequential:
             return 0
         seconds = self.pool.coming()
-        if seconds and not self.pool.workers and not feed.planner.is_short(seconds):
+        is_short = feed.planner.is_short(seconds)
+        if not seconds or not (
+            is_short or feed.planner.is_near
+        ):  # one connection is soon behind several, if it is a long one
+            return 0
+        if not (is_short or self.pool.workers):
             self.pool.start()
         position = feed.demands[0].position if feed.demands else feed.planner.position
-        return feed.planner.reach(position, seconds) if seconds else 0
+        return feed.planner.reach(position, seconds)
 
     def _share(self, feed: Feed, left: int) -> int:
         """Return the length of a run, if all connections are to end together with what is left: whole blocks."""

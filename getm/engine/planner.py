@@ -36,6 +36,8 @@ SEGMENTS = 3
 """What is read at one place is foretold from so many before it."""
 RUN_UNMEASURED = 8 * MIB
 RATE_UNMEASURED = 50 * MIB
+NEAR = 0.015
+"""Longest first-byte time, in seconds, of a server that is near: one connection to it is as quick as several."""
 SKIP_UNMEASURED = 128 * 1024
 
 
@@ -141,6 +143,11 @@ class Planner:
         """Return how far a reader at *position* gets in so many seconds by one connection, within what is worth having."""
         upto = int(position + seconds * self._rate) if self._rate else self._size
         return min(floor(upto, self._block) if upto < self._size else upto, ceil(self._position + self._ahead, self._block))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the server is."""
+        return self._first_byte <= NEAR
 
     def is_short(self, seconds: float) -> bool:
         """Whether he gets to the end."""
