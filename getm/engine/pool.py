@@ -112,8 +112,11 @@ class Pool:
         return True
 
     def coming(self) -> float:
-        """Return the seconds in which the first worker, started now at the latest, is likely to be up; 0.0 if one is."""
-        if any(worker.pid is not None for worker in self.workers.values()):
+        """Return the seconds in which the first worker, started now at the latest, is likely to be up; 0.0 if one is.
+
+        What is forked from this process is up at once.
+        """
+        if self._forks or any(worker.pid is not None for worker in self.workers.values()):
             return 0.0
         return max(SOON, LAUNCH_SECONDS if self._channel is None else self._due - time.monotonic())
 
