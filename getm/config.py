@@ -132,7 +132,7 @@ class Settings:
         object.__setattr__(self, "stall", min(pair[1], self.deadline))
 
 
-_KNOWN = {each.name: each for each in fields(Settings) if each.init}
+_KNOWN = tuple(each.name for each in fields(Settings) if each.init)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         TypeError: there is no such option.
         UsageError: a value cannot be used.
     """
-    unknown = sorted(options.keys() - _KNOWN.keys())
+    unknown = sorted(options.keys() - _KNOWN)
     if unknown:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(_KNOWN)}")
     return Settings(**options)

@@ -183,8 +183,8 @@ class Core:
     def inline(self, feed: Feed, demand: Demand) -> Inline:
         """Return a new request of the calling thread's own for a demand that no worker sees to."""
         want = feed.planner.demand(demand.start, demand.position, demand.stop)
-        reach = min(self._reach(feed), feed.size)
-        missing = self.missing(feed, want.start, max(want.stop, reach))
+        lead = min(self._lead(feed), feed.size)
+        missing = self.missing(feed, want.start, max(want.stop, lead))
         gaps = [gap for gap in missing if gap[0] <= demand.position < gap[1]]
         # Without a gap a run is to bring it that finds no slot.
         start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
@@ -193,7 +193,7 @@ class Core:
             stop = feed.size if want.is_open else stop
         elif stop - start > feed.block_size:  # the rest of its block, or what comes before workers are up
             block = floor(demand.position, feed.block_size)
-            start, stop = max(start, block), min(stop, max(block + feed.block_size, reach))
+            start, stop = max(start, block), min(stop, max(block + feed.block_size, lead))
         inline = Inline(start, stop)
         feed.inlines.append(inline)
         return inline
@@ -335,12 +335,15 @@ class Core:
         """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
         is_single = feed.settings.concurrency == 1 and want.is_open
         reach = want.stop + (want.run if want.is_open and not is_single else 0)
-        for gap_start, gap_stop in self.missing(feed, want.start, min(feed.size, reach)):
-            start, stop, length = max(gap_start, min(self._reach(feed), gap_stop)), gap_stop, want.run
-            if start > gap_start and not (feed.inlines or self._left):
-                self._left.append((gap_start, start))
-            if start > gap_start and is_single:
-                return False
+        gaps = self.missing(feed, want.start, min(feed.size, reach))
+        lead = self._lead(feed) if gaps else 0
+        for gap_start, gap_stop in gaps:
+            start, stop, length = max(gap_start, min(lead, gap_stop)), gap_stop, want.run
+            if start > gap_start:  # its beginning is the caller's
+                if is_single:
+                    return False
+                if not (feed.inlines or self._left):
+                    self._left.append((gap_start, start))
             if is_single:
                 stop = min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
             elif feed.planner.is_sequential:
@@ -351,15 +354,16 @@ class Core:
                     return False
         return True
 
-    def _reach(self, feed: Feed) -> int:
-        """Return how far the thread that reads on is to get by itself before workers are up; 0 if they are to begin."""
+    def _lead(self, feed: Feed) -> int:
+        """Return how far the thread that reads on is to get by itself before workers are up; 0 if they are to begin.
+
+        One connection to a distant server is soon behind several, so there only what is short is for that thread.
+        """
         if self.pool is None or self.is_alone(feed) or len(feed.demands) > 1 or not feed.planner.is_sequential:
             return 0
         seconds = self.pool.coming()
         is_short = feed.planner.is_short(seconds)
-        if not seconds or not (
-            is_short or feed.planner.is_near
-        ):  # one connection is soon behind several, if it is a long one
+        if not seconds or not (is_short or feed.planner.is_near):
             return 0
         if not (is_short or self.pool.workers):
             self.pool.start()
