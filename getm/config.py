@@ -181,6 +181,11 @@ def paced_length(pace: float) -> int:
     return int(min(MIB, max(KIB, pace * PACED_SECONDS)))
 
 
+def available_cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_count(name: str, value: object, least: int) -> None:
     """Raise `UsageError` unless *value* is a whole number of at least *least*."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

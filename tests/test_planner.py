@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from getm.config import FETCH_LEAST, KIB, MIB, RUN_MOST
+from getm.engine import planner as planning
 from getm.engine.planner import RAMP, Planner, Want
 
 SIZE = 1 << 30
@@ -171,6 +172,50 @@ class TestAlone:
         assert not reader.is_short(0.1)
         reader.observe(0.03, 100 * MIB)
         assert reader.is_short(0.1)
+
+
+class TestConnections:
+    """Not more than help, of those that may be."""
+
+    @pytest.fixture(autouse=True)
+    def crowd(self, monkeypatch):
+        monkeypatch.setattr(planning, "CROWD", 3)
+
+    @pytest.mark.parametrize(("first_byte", "rate"), [(None, None), (0.03, None), (0.03, 1e9), (0.001, 20e6)])
+    def test_all_to_a_distant_server_and_to_one_that_holds_back(self, first_byte, rate):
+        reader = planner(forward=True)
+        reader.observe(first_byte, rate)
+        assert 8 == reader.connections
+
+    @pytest.mark.parametrize("rate", [None, 1e9])
+    def test_few_to_a_near_one(self, rate):
+        reader = planner(forward=True)
+        reader.observe(0.001, rate)
+        assert 3 == reader.connections
+        assert 1 == planner(concurrency=1).connections
+        reader.waited()
+        (want,) = reader.wants([])
+        assert 4 == (want.stop - want.start) // reader.run
+
+    def test_all_to_a_near_one_that_is_not_read_on(self):
+        reader = planner()
+        reader.observe(0.001, 1e9)
+        reader.announce([(start, start + KIB) for start in range(MIB, SIZE, SIZE // 20)])
+        assert 8 < len(reader.wants([])) < 20
+
+    def test_it_is_near_though_it_was_slow_once(self):
+        reader = planner(forward=True)
+        for seconds in (0.2, 0.001, 0.2):
+            reader.observe(seconds, None)
+        assert 3 == reader.connections
+
+    def test_it_is_held_back_from_now_on(self):
+        reader = planner(forward=True)
+        reader.observe(0.001, 200e6)
+        assert 3 == reader.connections
+        for _ in range(5):
+            reader.observe(None, 20e6)
+        assert 8 == reader.connections
 
 
 class TestSingleConnection:

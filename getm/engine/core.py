@@ -167,8 +167,8 @@ class Core:
 
     def is_full(self, feed: Feed) -> bool:
         """Whether a reader has as many requests under way as it may."""
-        concurrency = feed.settings.concurrency
-        return concurrency is not None and len(feed.runs) + len(feed.inlines) + len(self._left) >= concurrency
+        under_way = len(feed.runs) + len(feed.inlines) + len(self._left)
+        return feed.settings.concurrency is not None and under_way >= feed.planner.connections
 
     def give_up_inline(self, feed: Feed) -> bool:
         """Close a body of this process that nobody waits for; say whether there was one."""
@@ -372,7 +372,7 @@ class Core:
 
     def _share(self, feed: Feed, left: int) -> int:
         """Return the length of a run, if all connections are to end together with what is left: whole blocks."""
-        share = ceil(-(-left // (feed.settings.concurrency or 1)), feed.block_size)
+        share = ceil(-(-left // feed.planner.connections), feed.block_size)
         return max(share, ceil(SHARE_LEAST, feed.block_size))
 
     def _start_run(self, feed: Feed, span: Range, want: Want) -> bool:
