@@ -558,7 +558,8 @@ class TestKilled:
         server.wait_for(lambda log: all(request.finished for request in log))
 
     @pytest.mark.usefixtures("workers_at_once")
-    def test_eight_workers_at_once_cost_time_and_no_read(self, server, new_engine):
+    def test_eight_workers_at_once_cost_time_and_no_read(self, server, new_engine, monkeypatch):
+        monkeypatch.setattr(planner, "CROWD", 8)
         url = server.put("/a.bin", 64 * MIB)
         server.fail(Fault(stall=300_000), when=lambda request: request.start >= 4 * MIB, times=None)
         engine, contents = new_engine(), []

@@ -49,7 +49,7 @@ SIDEWAYS = {
     "sources.base": {"config", "retry", "uri"},
     "sources.transport": {"sources.answer", "sources.connection", "sources.failures", "sources.spool"},
     "sources.http": {"sources.answer", "sources.connection", "sources.place", "sources.spool", "sources.transport"},
-    "sources": {"sources.http", "sources.transport"},
+    "sources": {"sources.connection", "sources.http", "sources.transport"},
     "contrib.pysam": {"contrib.htslib"},
 }
 

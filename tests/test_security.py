@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -24,6 +25,7 @@ from getm.config import Settings
 from getm.engine import default
 from getm.engine.messages import Fetch
 from getm.sources import open_source
+from getm.sources.transport import close_connections
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault, FaultServer
 from tests.servers.sockets import Certificates, RawServer, TlsFront, TunnelProxy, asked, partial
@@ -75,6 +77,12 @@ def secure(server, url, certificates):
     """Serve the same object by TLS, too."""
     with TlsFront(server.url, certificates.server) as front:
         yield front.url + "/a.bin"
+
+
+@pytest.fixture
+def bundle(certificates, tmp_path):
+    """Copy the file of authorities."""
+    return Path(shutil.copy(certificates.authority, tmp_path / "bundle.pem"))
 
 
 @pytest.fixture
@@ -408,6 +416,36 @@ class TestCertificates:
                     file = getm.open(secure, concurrency=concurrency, **options)
                 with file:  # what the environment said is kept
                     assert ramp(0, SIZE) == file.read()
+
+    def test_of_authorities_are_read_once_for_all_connections(self, secure, bundle, monkeypatch):
+        read = []
+        load = ssl.SSLContext.load_verify_locations
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args: read.append(args[1:]) or load(*args))
+        for _ in range(3):
+            close_connections()
+            assert_reads(secure, concurrency=None, verify=str(bundle))
+        assert [(str(bundle),)] == read
+
+    def test_of_authorities_that_are_trusted_no_more_are_of_no_use(self, secure, certificates, bundle):
+        assert_reads(secure, concurrency=None, verify=str(bundle))
+        bundle.write_bytes(Path(certificates.self_signed).read_bytes())
+        close_connections()
+        with pytest.raises(getm.SourceError, match="certificate verify failed"):
+            getm.open(secure, concurrency=None, verify=str(bundle))
+
+    @pytest.mark.usefixtures("workers_at_once")
+    def test_of_authorities_are_read_by_no_worker(self, server, certificates, bundle):
+        server.put("/a.bin", SIZE)
+        server.put("/b.bin", 32 * BLOCK)
+        with TlsFront(server.url, certificates.server) as front, contextlib.closing(getm.Engine()) as engine:
+            with getm.open(front.url + "/a.bin", concurrency=2, verify=str(bundle), engine=engine) as file:
+                assert ramp(0, SIZE) == file.read()  # by the launcher's first worker, which is up then
+            written = bundle.stat().st_mtime_ns
+            bundle.write_text("nonsense")
+            os.utime(bundle, ns=(written, written))
+            with getm.open(front.url + "/b.bin", concurrency=4, verify=str(bundle), engine=engine) as file:
+                assert_ramp(file.read(), 0)
+                assert 2 < len(engine._core.pool.workers)
 
     @EVERY
     @UNCHECKED

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
+from getm import sources
 from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
@@ -653,7 +654,7 @@ def _equip(budget: Budget) -> tuple[Memory, Pool | None]:
     try:
         memory = Memory(budget)
         try:
-            return memory, Pool(memory.arena.descriptor, budget.processes, forks=budget.forks)
+            return memory, Pool(memory.arena.descriptor, budget.processes, forks=budget.forks, known=sources.known)
         except BaseException:
             memory.close()
             raise

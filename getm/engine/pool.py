@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -35,14 +35,15 @@ _log = logging.getLogger(__name__)
 _LAUNCHER = """\
 import socket, sys, types, warnings
 channel = socket.socket(fileno=int(sys.argv[1]))
-home, *sys.path[:] = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
+names = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
+home, *sys.path[:] = names[: names.index("")]
 for name, folder in ("getm", home), ("getm.engine", home + "/engine"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 warnings.simplefilter("ignore")
 sys.modules["chardet"] = sys.modules["charset_normalizer"] = None
 from getm.engine.worker import launch
-launch(channel, int(sys.argv[2]), int(sys.argv[3]))
+launch(channel, int(sys.argv[2]), int(sys.argv[3]), names[names.index("") + 1 :])
 """
 """What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms; and
 what requests guesses the encoding of texts by, which it can do without, though it warns: 15 ms."""
@@ -76,11 +77,13 @@ class Pool:
         arena: descriptor of the shared memory.
         most: how many workers at most.
         forks: whether they may be forked from this process, as long as it has one thread.
+        known: tells what the workers had better read before they begin, see `getm.sources.known`.
     """
 
-    def __init__(self, arena: int, most: int, *, forks: bool = False) -> None:
+    def __init__(self, arena: int, most: int, *, forks: bool = False, known: Callable[[], list[str]] = list) -> None:
         self.most = most
         self._forks = forks
+        self._known = known
         self.workers: dict[int, Worker] = {}  # by descriptor of the channel
         self._arena = arena
         self._launcher: subprocess.Popen[bytes] | Clone | None = None
@@ -259,7 +262,7 @@ class Pool:
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-                near.send("\0".join(search_path()).encode("utf-8", "surrogateescape"))
+                near.send("\0".join([*search_path(), "", *self._known()]).encode("utf-8", "surrogateescape"))
         except BaseException:
             near.close()
             raise

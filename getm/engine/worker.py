@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import NoReturn
 
 from getm import sources
@@ -49,7 +50,7 @@ from getm.engine.messages import (
     encode,
 )
 from getm.retry import Failure, RequestFailed, Trouble
-from getm.sources.base import Body
+from getm.sources.base import Body, Transport
 
 THROWN_AWAY = 64 * 1024
 FILE_BUFFER = MIB
@@ -61,16 +62,19 @@ ANSWER_SECONDS = 0.1
 """A worker whose request was cancelled ends if the answer's head does not come in this time: it cannot be listened for."""
 
 
-def launch(channel: socket.socket, arena: int, parent: int) -> NoReturn:
+def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str] = ()) -> NoReturn:
     """Fork a worker for every descriptor that comes by the channel, until it closes; never returns.
 
     Args:
         channel: to the calling process; each packet brings one descriptor, a new worker's end of its own channel.
         arena: descriptor of the shared memory.
         parent: descriptor that becomes readable when the calling process has ended; -1 if the system has none.
+        known: what its requests have needed, see `sources.known`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = map_arena(arena)
+    sources.learn(known)
+    transport = sources.open_transport()
     gc.collect()
     gc.freeze()
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -97,7 +101,7 @@ def launch(channel: socket.socket, arena: int, parent: int) -> NoReturn:
                 channel.close()
                 os.close(wake)
                 os.close(woken)
-                _work(socket.socket(fileno=descriptors[0]), memory, parent)
+                _work(socket.socket(fileno=descriptors[0]), memory, parent, transport)
             workers.add(process)
             os.close(descriptors[0])
 
@@ -118,13 +122,13 @@ def _reap(workers: set[int]) -> None:
             workers.discard(process)
 
 
-def _work(channel: socket.socket, memory: mmap.mmap, parent: int) -> None:
+def _work(channel: socket.socket, memory: mmap.mmap, parent: int, transport: Transport) -> None:
     """Be a worker, in a newly forked process; never returns."""
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _Worker(channel, memory, parent).work()
+        _Worker(channel, memory, parent, transport).work()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
         status = 0
@@ -135,12 +139,12 @@ def _work(channel: socket.socket, memory: mmap.mmap, parent: int) -> None:
 class _Worker:
     """One worker: what it was told, and what it does about it."""
 
-    def __init__(self, channel: socket.socket, memory: mmap.mmap, parent: int) -> None:
+    def __init__(self, channel: socket.socket, memory: mmap.mmap, parent: int, transport: Transport) -> None:
         self._channel = channel
         self._memory = memory
         self._view = memoryview(memory)
         self._parent = parent
-        self._transport = sources.open_transport()
+        self._transport = transport
         self._told = threading.Condition()  # guards all below; notified by the listening thread
         self._fetches: deque[tuple[Fetch, int, _Progress]] = deque()  # and the descriptor that came with it, or -1
         self._segments: deque[Segment] = deque()  # its places that are not filled yet

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from getm.config import Settings, Url
+from getm.sources import connection
 from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
 from getm.sources.http import HttpSource
 from getm.sources.transport import HttpTransport
 
-__all__ = ["UNTOLD", "Answer", "Body", "Request", "Source", "Transport", "Version", "open_source", "open_transport"]
+__all__ = [
+    "UNTOLD",
+    "Answer",
+    "Body",
+    "Request",
+    "Source",
+    "Transport",
+    "Version",
+    "known",
+    "learn",
+    "open_source",
+    "open_transport",
+]
 
 
 def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = None) -> Source:
@@ -27,3 +40,14 @@ def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = N
 def open_transport() -> Transport:
     """Return a transport of this process's own."""
     return HttpTransport()
+
+
+def known() -> list[str]:
+    """Return what requests of this process have needed that takes long to read: paths, for another's `learn`."""
+    return connection.trusted()
+
+
+def learn(paths: Iterable[str]) -> None:
+    """Read that before the first request, and before this process is forked."""
+    for path in paths:
+        connection.trust(path)
