@@ -7,10 +7,11 @@ bytes on their way, in order, and compares. Never a false alarm: what cannot be 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Protocol
@@ -162,7 +163,7 @@ def new(algorithm: str) -> Hash:
 
 
 class Check:
-    """Whether the bytes of one object, given in order, keep a promise.
+    """Whether the bytes of one object keep a promise. They are given in order, or in any for a CRC.
 
     An S3 ETag of several parts is the MD5 of the parts' MD5s. Who knows the size of the parts can verify it. Otherwise the
     few likeliest sizes are tried: one may match, but that none does tells nothing.
@@ -190,14 +191,27 @@ class Check:
             self._hashes = [_Parts(part_size) for part_size in _part_sizes(promise, size)]
         else:
             self._hashes = [new("md5" if promise.algorithm == "s3-etag" else promise.algorithm)]
+        self._pieces: dict[int, tuple[int, _Crc]] = {}  # of a CRC: by the byte after the last of a range, its first
 
     @property
     def is_hopeless(self) -> bool:
         """Whether `finish` will say that it cannot be told, whatever the bytes are; nothing is hashed then."""
         return not self._hashes and not self._is_certain
 
-    def update(self, buffer: ReadableBuffer) -> None:
-        """Take the next bytes.
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it takes bytes in their order alone."""
+        return not self.promise.algorithm.startswith("crc")
+
+    def wanted(self, there: Iterable[ranges.Range]) -> list[ranges.Range]:
+        """Return what of *there* it would take now."""
+        if self.is_ordered:
+            return [(self.count, stop) for start, stop in there if start <= self.count < stop]
+        taken = sorted((start, stop) for stop, (start, _) in self._pieces.items())
+        return [rest for each in there for rest in ranges.subtract(each, taken)]
+
+    def update(self, buffer: ReadableBuffer, start: int | None = None) -> None:
+        """Take the next bytes, or those from *start*, which are wanted.
 
         Raises:
             ValueError: it is finished.
@@ -205,9 +219,26 @@ class Check:
         if self._is_finished:
             raise ValueError("a Check takes no bytes after finish()")
         with memoryview(buffer) as view:
-            for each in self._hashes:
-                each.update(view)
+            if self.is_ordered:
+                for each in self._hashes:
+                    each.update(view)
+            elif view.nbytes:
+                self._put(view, self.count if start is None else start)
             self.count += view.nbytes
+
+    def _put(self, view: memoryview, start: int) -> None:
+        """Take bytes of a CRC, and join the ranges that they lie between."""
+        first, crc = self._pieces.pop(start) if start in self._pieces else (start, _Crc(self.promise.algorithm))
+        crc.update(view)
+        stop = start + view.nbytes
+        for end, (begin, other) in self._pieces.items():
+            if begin == stop:
+                crc.extend(other, end - begin)
+                del self._pieces[end]
+                stop = end
+                break
+        self._pieces[stop] = (first, crc)
+        self._hashes = [crc]
 
     def finish(self) -> bool:
         """Say whether the bytes are verified; False if it cannot be told. Asked again, it says the same.
@@ -242,20 +273,29 @@ class _Crc:
         self.name = name
         self.digest_size = _SIZES[name]
         self._value = 0
-        self._next: Callable[[ReadableBuffer, int], int] = zlib.crc32
-        if name != "crc32":
-            from awscrt import checksums  # noqa: PLC0415  # 60 ms, and few need it
-
-            self._next = checksums.crc32c if name == "crc32c" else checksums.crc64nvme
 
     def update(self, buffer: ReadableBuffer, /) -> None:
-        self._value = self._next(buffer, self._value)
+        update = zlib.crc32 if self.name == "crc32" else _awscrt(self.name)
+        self._value = update(buffer, self._value)
+
+    def extend(self, other: _Crc, length: int) -> None:
+        """Take as many bytes more, whose CRC is another."""
+        self._value = _awscrt(f"combine_{self.name}")(self._value, other._value, length)
 
     def digest(self) -> bytes:
         return self._value.to_bytes(self.digest_size, "big")
 
     def hexdigest(self) -> str:
         return self.digest().hex()
+
+
+@functools.cache
+def _awscrt(name: str) -> Callable[..., int]:
+    """Return a function on CRCs. It is imported here: that takes 60 ms, and few need it, none before there are bytes."""
+    from awscrt import checksums  # noqa: PLC0415
+
+    function: Callable[..., int] = getattr(checksums, name)
+    return function
 
 
 class _Parts:

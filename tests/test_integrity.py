@@ -459,9 +459,9 @@ import sys
 from getm import integrity
 for algorithm in ("md5", "sha1", "sha256", "sha512", "crc32"):
     integrity.new(algorithm).update(b"")
-integrity.parse("crc32c:e3069283")
+integrity.Check(integrity.parse("crc32c:e3069283"), 9)
 assert "awscrt" not in sys.modules
-integrity.new("crc32c")
+integrity.new("crc32c").update(b"")
 assert "awscrt" in sys.modules
 """
         subprocess.run([sys.executable, "-c", script], check=True)
@@ -472,6 +472,27 @@ class TestCheck:
     def test_right_bytes_are_verified(self, algorithm):
         assert check(f"{algorithm}:{DIGESTS[algorithm]}", NINE)
         assert check(f"{algorithm}:{DIGESTS[algorithm]}", NINE, step=2)
+
+    @pytest.mark.parametrize("algorithm", ["crc32", "crc32c", "crc64nvme"])
+    @given(data=st.binary(max_size=300), choice=st.randoms(use_true_random=False))
+    def test_bytes_of_a_crc_come_in_any_order(self, algorithm, data, choice):
+        running = integrity.new(algorithm)
+        running.update(data)
+        checking = Check(integrity.parse(f"{algorithm}:{running.hexdigest()}"), len(data))
+        while checking.count < len(data):
+            start, stop = choice.choice(checking.wanted([(0, len(data) // 2), (len(data) // 2, len(data))]))
+            start = choice.randrange(start, stop)
+            stop = choice.randint(start + 1, stop)
+            checking.update(data[start:stop], start)
+        assert [] == checking.wanted([(0, len(data))])
+        assert checking.finish()
+
+    def test_bytes_of_others_come_in_theirs(self):
+        checking = Check(integrity.parse(f"md5:{DIGESTS['md5']}"), 9)
+        assert [(0, 4)] == checking.wanted([(0, 4), (6, 9)])
+        checking.update(NINE[:4], 0)
+        assert [] == checking.wanted([(0, 4), (6, 9)])
+        assert [(4, 9)] == checking.wanted([(2, 9)])
 
     @pytest.mark.parametrize("algorithm", DIGESTS)
     def test_of_others_it_says_what_was_promised_by_whom_and_what_came(self, algorithm):

@@ -1,6 +1,5 @@
 """A copy that was interrupted goes on where it was, if the object is the same, and never with bytes of anything else."""
 
-import functools
 import json
 import os
 import shutil
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 
 import getm
 from getm import part as parts
-from getm.engine import Saving
 from getm.part import Part
 from tests.content import ramp
 from tests.parts import CUT, asked, broken, missing, said, say
@@ -268,7 +266,7 @@ class TestBroken:
 
     def test_without_a_range_that_failed_fetches_the_others_meanwhile(self, server, target, monkeypatch):
         url = server.put("/b.bin", 24 * MIB)
-        monkeypatch.setattr("getm.transfer.Saving", functools.partial(Saving, longest=2 * MIB))
+        monkeypatch.setattr("getm.engine.feed.SAVE_MOST", 2 * MIB)
         monkeypatch.setattr("getm.engine.core.pause", lambda *_: 1.0)
         server.fail(Fault(shorten=1000))
         server.fail(Fault(status=500))

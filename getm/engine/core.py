@@ -125,7 +125,7 @@ class Core:
         if self.is_alone(feed) or feed.refused is not None or self._held(feed):
             return
         left = total(saving.missing)
-        length = left if feed.settings.concurrency == 1 else min(self._share(feed, left), saving.longest)
+        length = left if feed.settings.concurrency == 1 else saving.run(self._share(feed, left))
         for start, stop in self.unsaved(feed, saving):
             for position in range(start, stop, length):
                 want = Want(position, min(stop, position + length), is_demand=True, run=length)

@@ -18,6 +18,10 @@ from getm.sources.base import Body, Source, Version
 
 SAVE_MOST = 64 * MIB
 """Longest run of a copy, which takes no memory: at 30 ms and 50 MB/s it loses 2% to its first-byte time."""
+FOLLOWED_LEAST = 4 * MIB
+FOLLOWED_MOST = 16 * MIB
+"""And of one that is hashed in order meanwhile, which takes as long as fetching: as far as the first run is, with all others
+waiting behind it. At 30 ms and 50 MB/s such runs lose 28% and 9%; with longer ones nearly all is hashed at the end."""
 
 
 @dataclass
@@ -107,7 +111,7 @@ class Saving:
     descriptor: int
     missing: list[Range]
     pace: float = math.inf  # bytes a second, at most, of each of its requests
-    longest: int = SAVE_MOST  # bytes of a run, at most
+    is_followed: bool = False  # whether what is in the file without a gap is hashed meanwhile
     error: BaseException | None = None
     silence: Silence = field(default_factory=Silence)
 
@@ -115,6 +119,12 @@ class Saving:
     def is_done(self) -> bool:
         """Whether there is nothing more to wait for."""
         return self.error is not None or not self.missing
+
+    def run(self, share: int) -> int:
+        """Return the length of a run, where that is its share of what is missing."""
+        if not self.is_followed:
+            return min(share, SAVE_MOST)
+        return min(share, max(FOLLOWED_LEAST, min(share // 2, FOLLOWED_MOST)))
 
     def saved(self, start: int, stop: int) -> None:
         """Note that a range is in the file."""
