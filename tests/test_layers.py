@@ -165,3 +165,10 @@ with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
     modules, threads, children = json.loads(result.stdout)
     assert set() == {"click", "fsspec", "multiprocessing", "numpy", "requests", "tqdm"} & set(modules)
     assert (1, "") == (threads, children)
+
+
+def test_the_command_imports_nothing_that_guesses_encodings():
+    command = [sys.executable, "-W", "error", "-X", "importtime", "-m", "getm", "--version"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert " requests\n" in lines
+    assert "charset_normalizer." not in lines

@@ -75,7 +75,6 @@ def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str]
     memory = map_arena(arena)
     sources.learn(known)
     transport = sources.open_transport()
-    gc.collect()
     gc.freeze()
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
