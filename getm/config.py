@@ -76,9 +76,9 @@ class Settings:
     """How one object is read.
 
     Attributes:
-        concurrency: range requests at once, each in a background process; 1 keeps one request alive for as long as the
-            reader reads on; None does everything in the calling process. Until background processes are up, the calling
-            one fetches what a near server sends first, and needs none for what is short.
+        concurrency: range requests at once, at most, each in a background process; 1 keeps one request alive for as long
+            as the reader reads on; None does everything in the calling process. Until background processes are up, the
+            calling one fetches what a near server sends first, and needs none for what is short.
         block_size: bytes of a block, the grain of the cache; a multiple of 4 KiB, at most the engine's.
         headers: sent with every request.
         auth: `(user, password)` or a `requests` auth object.

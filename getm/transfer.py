@@ -115,7 +115,7 @@ def copy(  # noqa: PLR0913  # options, each by its name
     Args:
         url: http or https; or what returns one, called for each fresh one.
         path: of the file; its folder must be there.
-        concurrency: range requests at once, each in a background process; None for the calling process alone.
+        concurrency: range requests at once, at most, each in a background process; None for the calling process alone.
         checksum: the digest that the file must have, as `algorithm:digest`, in hexadecimal or base64; "auto" for what the
             server promises, if it does; None to verify nothing. Algorithms: md5, sha1, sha256, sha512, crc32, crc32c,
             crc64nvme, s3-etag.
