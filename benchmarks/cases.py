@@ -40,6 +40,7 @@ COPIERS = (
     *("getm -x1", "getm -x8", "getm -x16", "aria2c", "aria2c none", "axel", "curl", "wget", "rclone copyurl"),
     *("rclone copyto", "s5cmd"),
 )
+OTHERS = tuple(peer for peer in COPIERS if not peer.startswith("getm"))
 SMALL_COPIERS = (
     *("getm", "getm crc32c", "getm md5", "aria2c", "aria2c none", "curl", "wget", "rclone copyurl", "rclone copy", "s5cmd"),
 )
@@ -223,10 +224,23 @@ CASES = (
             "copy",
             "Copy {size}",
             "copy",
+            "wan",
+            LARGE,
+            (*COPIERS, "getm -x16 crc32c", "getm -x16 md5"),
+            targets=tuple(Target(peer, 1.1, OTHERS) for peer in ("getm -x16", "getm -x16 crc32c")),
+            destination=destination,
+        )
+        for destination in ("tmpfs", "disk")
+    ),
+    *(
+        Case(
+            "copy",
+            "Copy {size}",
+            "copy",
             profile,
             LARGE,
             COPIERS,
-            targets=(Target("getm -x8", 1.05, tuple(peer for peer in COPIERS if not peer.startswith("getm"))),),
+            targets=(Target("getm -x8", 1.05, OTHERS),),
             destination=destination,
         )
         for profile in ("raw", "https")
