@@ -239,6 +239,7 @@ def _shorten(stream: io.BufferedReader, sock: socket.socket) -> None:
     A record of TLS has 16 KiB at most, so they are called for each of those: they took 5% of the time of a GiB.
     """
     if isinstance(sock, socket.socket):  # not what TLS through that of a proxy goes through
+        # Of an SSLSocket 0 is for as much as there is room for.
         receive = functools.partial(sock.read, 0) if isinstance(sock, ssl.SSLSocket) else sock.recv_into
         cast("Any", stream.raw).readinto = receive
 
