@@ -5,6 +5,7 @@ workers do what a test lets them do, in its order. The memory is real, so is the
 a real engine divided by 256, so that a few KiB show what otherwise takes many MiB.
 """
 
+import contextlib
 import sys
 from collections import deque
 from dataclasses import dataclass, field
@@ -747,6 +748,8 @@ class CoreMachine(RuleBasedStateMachine):
     )
     def ask(self, data, where, length, lease, is_smooth):
         feed = self.one(data, self.readers())
+        if feed.planner._forward and feed.demands:  # of a stream nobody asks before the one before has his bytes
+            return
         start = feed.planner._position
         if where == "stride":
             start += 2 * BLOCK
@@ -919,3 +922,14 @@ class TestFound:
         demand = world.ask(feed, 3 * BLOCK + 10, 3 * BLOCK + 20).demand
         request = world.core.inline(feed, demand)
         assert request.position <= demand.position < request.stop
+
+    @pytest.mark.parametrize("concurrency", [1, 2])
+    def test_who_reads_on_by_himself_does_not_wait_for_what_is_fetched_ahead(self, concurrency):
+        with contextlib.closing(World(slots=4, processes=2, coming=0.1)) as world:
+            feed = world.open(Source(7 * BLOCK, 1), concurrency=concurrency)
+            feed.planner.announce([(4 * BLOCK, 4 * BLOCK + 1), (5 * BLOCK, 5 * BLOCK + 1)])
+            world.dispatch(feed)
+            assert concurrency == len(feed.runs)
+            world.step(world.ask(feed, 0, KIB))
+            assert 1 == sum(run.is_cancelled for run in feed.runs)
+            world.wind_up()

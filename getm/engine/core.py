@@ -341,10 +341,10 @@ class Core:
         for gap_start, gap_stop in gaps:
             start, stop, length = max(gap_start, min(lead, gap_stop)), gap_stop, want.run
             if start > gap_start:  # its beginning is the caller's
+                if not (feed.inlines or self._left) and self._has_room(feed, want):
+                    self._left.append((gap_start, start))
                 if is_single:
                     return False
-                if not (feed.inlines or self._left):
-                    self._left.append((gap_start, start))
             if is_single:
                 stop = min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
             elif feed.planner.is_sequential:
@@ -440,14 +440,17 @@ class Core:
         if feed.saving is not None and feed.saving.error is None:
             feed.saving.error = error
 
+    def _has_room(self, feed: Feed, want: Want) -> bool:
+        """Whether a reader may have one more request under way; have read-ahead stopped for a demand if not."""
+        if self.is_full(feed) and want.is_demand and feed.saving is None and not self.give_up_inline(feed):
+            self._give_up_run(feed.runs)
+        return not self.is_full(feed)
+
     def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
         """Return a worker for a run of *feed*; have read-ahead stopped for a demand if there is none."""
         assert self.pool is not None
-        if self.is_full(feed):
-            if want.is_demand and feed.saving is None and not self.give_up_inline(feed):
-                self._give_up_run(feed.runs)
-            if self.is_full(feed):
-                return None
+        if not self._has_room(feed, want):
+            return None
         limit = max(other.settings.concurrency or 0 for object_ in self._objects.values() for other in object_.feeds)
         busy = sum(not self._is_stuck(run) for run in self._runs.values())
         others = any(object_ is not feed.object and object_.feeds for object_ in self._objects.values())
