@@ -35,15 +35,14 @@ _log = logging.getLogger(__name__)
 _LAUNCHER = """\
 import socket, sys, types, warnings
 channel = socket.socket(fileno=int(sys.argv[1]))
-names = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
-home, *sys.path[:] = names[: names.index("")]
+home, *sys.path[:] = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
 for name, folder in ("getm", home), ("getm.engine", home + "/engine"):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 warnings.simplefilter("ignore")
 sys.modules["chardet"] = sys.modules["charset_normalizer"] = None
 from getm.engine.worker import launch
-launch(channel, int(sys.argv[2]), int(sys.argv[3]), names[names.index("") + 1 :])
+launch(channel, int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
 """
 """What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms; and
 what requests guesses the encoding of texts by, which it can do without, though it warns: 15 ms."""
@@ -255,14 +254,14 @@ class Pool:
             else:
                 self._due = time.monotonic() + LAUNCH_SECONDS
                 self._launcher = subprocess.Popen(  # noqa: S603  our own interpreter
-                    [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited)],
+                    [sys.executable, "-P", "-c", _LAUNCHER, *map(str, inherited), *self._known()],
                     pass_fds=[descriptor for descriptor in inherited if descriptor >= 0],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-                near.send("\0".join([*search_path(), "", *self._known()]).encode("utf-8", "surrogateescape"))
+                near.send("\0".join(search_path()).encode("utf-8", "surrogateescape"))
         except BaseException:
             near.close()
             raise

@@ -73,8 +73,7 @@ def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str]
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = map_arena(arena)
-    sources.learn(known)
-    transport = sources.open_transport()
+    transport = sources.open_transport(known)
     gc.freeze()
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)

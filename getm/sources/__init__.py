@@ -19,7 +19,6 @@ __all__ = [
     "Transport",
     "Version",
     "known",
-    "learn",
     "open_source",
     "open_transport",
 ]
@@ -37,17 +36,13 @@ def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = N
     return HttpSource(url, settings, file)
 
 
-def open_transport() -> Transport:
-    """Return a transport of this process's own."""
+def open_transport(known: Iterable[str] = ()) -> Transport:
+    """Return a transport of this process's own, once it has read what requests of another have needed, see below."""
+    for path in known:
+        connection.trust(path)
     return HttpTransport()
 
 
 def known() -> list[str]:
-    """Return what requests of this process have needed that takes long to read: paths, for another's `learn`."""
+    """Return what requests of this process have needed that takes long to read: paths, for `open_transport` in another."""
     return connection.trusted()
-
-
-def learn(paths: Iterable[str]) -> None:
-    """Read that before the first request, and before this process is forked."""
-    for path in paths:
-        connection.trust(path)

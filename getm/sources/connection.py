@@ -254,9 +254,8 @@ class _SecureConnection(urllib3.connection.HTTPSConnection):
     def connect(self) -> None:
         """Connect, with authorities that were read for an earlier connection, if they are the same."""
         is_usual = not (self.proxy or self.ssl_context or self.cert_file or self.ca_cert_dir or self.ca_cert_data)
-        if is_usual and self.ca_certs is not None:
-            self.ssl_context = trust(self.ca_certs)
-            self.ca_certs = None if self.ssl_context is not None else self.ca_certs
+        if is_usual and self.ca_certs and (context := trust(self.ca_certs)):
+            self.ssl_context, self.ca_certs = context, None
         super().connect()
 
 
