@@ -563,6 +563,12 @@ class TestKilled:
         url = server.put("/a.bin", 64 * MIB)
         server.fail(Fault(stall=300_000), when=lambda request: request.start >= 4 * MIB, times=None)
         engine, contents = new_engine(), []
+
+        def workers():
+            with engine._lock:
+                engine._core.collect()
+                return [run.worker for run in sorted(engine._core._runs.values(), key=lambda run: run.position)]
+
         with getm.open(url, engine=engine, concurrency=8) as file:
 
             def read():
@@ -572,11 +578,9 @@ class TestKilled:
             thread = threading.Thread(target=read)
             thread.start()
             before = len(server.wait_for(lambda log: sum(request.sent == 300_000 for request in log) >= 7))
+            await_that(lambda: [worker for worker in workers() if worker.pid is None])  # the eighth has said who it is
             server.heal()
-            with engine._lock:
-                core = engine._core
-                core.collect()
-                first, *others = [run.worker.pid for run in sorted(core._runs.values(), key=lambda run: run.position)]
+            first, *others = [worker.pid for worker in workers()]
             for number in others:
                 os.kill(number, signal.SIGKILL)
             server.wait_for(lambda log: len(log) > before)  # the deaths are known
