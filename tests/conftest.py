@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from tests import leftovers
 from tests.servers.fault import FaultServer
 from tests.servers.nginx import Nginx, NginxMissingError
+from tests.servers.sockets import Certificates
 
 SETTLE = 2.0  # seconds that a test's processes, threads and files have to go away
 
@@ -62,6 +64,15 @@ def nginx(request, tmp_path_factory):
         pytest.skip(str(missing))
     with nginx:
         yield nginx
+
+
+@pytest.fixture(scope="session")
+def certificates(request, tmp_path_factory):
+    """Make certificates for 127.0.0.1, and authorities to trust and not to trust."""
+    if shutil.which("openssl") is None:
+        missing = pytest.fail if request.config.getoption("--require-servers") else pytest.skip
+        missing("openssl, which makes certificates, is not installed")
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from getm.sources import open_source
 from getm.sources.transport import close_connections
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault, FaultServer
-from tests.servers.sockets import Certificates, RawServer, TlsFront, TunnelProxy, asked, partial
+from tests.servers.sockets import RawServer, TlsFront, TunnelProxy, asked, partial
 
 BLOCK = MIB = 2**20
 SIZE = 2 * BLOCK + 5
@@ -49,14 +49,6 @@ def surroundings(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
     monkeypatch.setattr(getm.retry, "BACKOFF_FIRST", 0.001)
-
-
-@pytest.fixture(scope="module")
-def certificates(request, tmp_path_factory):
-    if shutil.which("openssl") is None:
-        missing = pytest.fail if request.config.getoption("--require-servers") else pytest.skip
-        missing("openssl, which makes certificates, is not installed")
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

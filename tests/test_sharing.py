@@ -16,7 +16,7 @@ import getm
 from getm.engine import default
 from tests.content import ramp
 from tests.servers.fault import Fault, FaultServer
-from tests.servers.sockets import Certificates, TlsFront
+from tests.servers.sockets import TlsFront
 
 BLOCK = 16 * 1024
 PART = 5000  # longer reads may go straight to the caller, and leave nothing to share
@@ -401,11 +401,6 @@ def test_readers_side_by_side_get_their_own(server, concurrency):
         for start in range(0, SIZE, PART):
             for content, file in zip(own, files, strict=True):
                 assert content[start : start + PART] == file.read(PART)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @EVERY

@@ -10,7 +10,9 @@ import functools
 import http.client
 import io
 import logging
+import math
 import os
+import select
 import socket
 import ssl
 import struct
@@ -120,6 +122,18 @@ def cut(stream: io.BufferedReader) -> None:
         return
 
 
+def receive(response: http.client.HTTPResponse, buffer: memoryview) -> int:
+    """Read what has come of a body of known length, at least one byte; return how many, 0 at the end of the connection.
+
+    Raises:
+        OSError: the connection is lost, or nothing came in the time that its socket allows.
+    """
+    if isinstance(response, _Response):
+        return response.receive(buffer)
+    stream: io.BufferedReader | None = response.fp  # of a session's own adapter
+    return 0 if stream is None else stream.readinto1(buffer)
+
+
 def trust(path: str) -> ssl.SSLContext | None:
     """Return what connects to servers that the authorities of a file vouch for; None if that cannot be read.
 
@@ -207,7 +221,12 @@ class _Response(http.client.HTTPResponse):
         super().__init__(sock, *arguments, **options)
         self._seconds = sock.gettimeout()
         self._stream = self.fp
-        _shorten(self._stream, sock)
+        self._records: ssl.SSLSocket | None = None  # where the body comes from, if that is TLS
+        if isinstance(sock, ssl.SSLSocket):  # not TLS through that of a proxy
+            self._records = sock
+            cast("Any", self._stream.raw).readinto = functools.partial(_read_record, sock)
+        elif isinstance(sock, socket.socket):
+            cast("Any", self._stream.raw).readinto = sock.recv_into  # without the methods between, which are Python
         self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
 
     def begin(self) -> None:
@@ -215,6 +234,34 @@ class _Response(http.client.HTTPResponse):
         call: Call | None = getattr(_thread, "call", None)
         with nullcontext() if call is None else call.listening(self._stream), self._patience():
             super().begin()
+
+    def receive(self, buffer: memoryview) -> int:
+        """Read what has come of the body, see the function of that name.
+
+        A record of TLS has 16 KiB at most: those that have come are read one after the other without a step of ours between.
+        """
+        stream: io.BufferedReader | None = self.fp
+        if stream is None:
+            return 0
+        if self._records is None:
+            return stream.readinto1(buffer)
+        if self._records.gettimeout() != 0.0:
+            self._records.settimeout(0.0)  # until the next request, which sets it anew
+        stop = None
+        while True:
+            count: int | None = stream.readinto(buffer)
+            if count is not None:
+                return count
+            stop = stop or time.monotonic() + (self._seconds or math.inf)
+            self._await(stop)
+
+    def _await(self, stop: float) -> None:
+        """Wait until there is something to read of a record, which has to be there by *stop* as a whole."""
+        waiting = select.poll()
+        waiting.register(self._stream, select.POLLIN)
+        left = stop - time.monotonic()
+        if left <= 0 or not waiting.poll(None if math.isinf(left) else left * 1000):
+            raise TimeoutError("nothing came")
 
     def _read_next_chunk_size(self) -> int:
         with self._patience():
@@ -233,15 +280,12 @@ class _Response(http.client.HTTPResponse):
                 self.fp = self._stream
 
 
-def _shorten(stream: io.BufferedReader, sock: socket.socket) -> None:
-    """Have a stream call what receives from its socket without the methods between, which are written in Python.
-
-    A record of TLS has 16 KiB at most, so they are called for each of those: they took 5% of the time of a GiB.
-    """
-    if isinstance(sock, socket.socket):  # not what TLS through that of a proxy goes through
-        # Of an SSLSocket 0 is for as much as there is room for.
-        receive = functools.partial(sock.read, 0) if isinstance(sock, ssl.SSLSocket) else sock.recv_into
-        cast("Any", stream.raw).readinto = receive
+def _read_record(sock: ssl.SSLSocket, buffer: memoryview) -> int | None:
+    """Read from a record of TLS, or from the next one; None if that has not come whole, and the socket does not wait."""
+    try:
+        return cast("int", sock.read(0, cast("bytearray", buffer)))  # 0 is for as much as there is room for
+    except ssl.SSLWantReadError:
+        return None
 
 
 class _Connection(urllib3.connection.HTTPConnection):

@@ -22,7 +22,7 @@ from getm.config import STALL_LEAST
 from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport
-from getm.sources.connection import PlainAdapter, cut, discreet
+from getm.sources.connection import PlainAdapter, cut, discreet, receive
 from getm.sources.failures import connection_failure, is_stale, reason
 from getm.sources.spool import SCRATCH
 
@@ -157,8 +157,7 @@ class HttpBody:
             count = len(data)
             buffer[:count] = data
         else:
-            stream = self._original.fp
-            count = 0 if stream is None else int(stream.readinto1(buffer))
+            count = receive(self._original, buffer)
         self._waited += time.monotonic() - began
         self._watch.add(count, self._waited)
         return count
