@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import getm
-from getm.engine import default
+from getm.engine import default, memory
 from getm.engine.feed import Demand
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
@@ -68,6 +68,43 @@ def test_memory_is_taken_as_it_is_used_and_never_more_than_was_said(server, engi
         assert MIB == engine.memory
         while file.read(MIB):
             assert 16 * MIB >= engine.memory
+
+
+def test_small_objects_take_no_more_memory_than_stays(server, new_engine, monkeypatch):
+    monkeypatch.setattr(memory, "KEEP", 4 * MIB)
+    engine = new_engine(memory=64 * MIB)
+    urls = [server.put(f"/{number}", 100_000) for number in range(40)]
+    taken = []
+    for url in urls:
+        with getm.open(url, engine=engine) as file:
+            assert_ramp(file.read(), 0)
+            taken.append(engine.memory)
+    assert 8 * MIB == max(taken)  # it doubles
+    assert taken == sorted(taken)  # what was taken is not given back and taken again
+    with getm.open(server.put("/open", 100_000), engine=engine) as other:
+        other.read()
+        for url in urls:
+            with getm.open(url, engine=engine) as file:
+                assert_ramp(file.read(), 0)
+        assert 8 * MIB == engine.memory
+
+
+def test_blocks_of_the_objects_left_last_stay(server, new_engine, monkeypatch):
+    monkeypatch.setattr(memory, "KEEP", 4 * MIB)
+    engine = new_engine(memory=64 * MIB)
+
+    def read(number):
+        with getm.open(f"{server.url}/{number}", engine=engine) as file:
+            assert_ramp(file.read(), 0)
+            return file.stats.fetched
+
+    for number in range(6):
+        server.put(f"/{number}", 100_000)
+        assert 100_000 == read(number)
+    assert 0 == read(5) == read(3) == read(4) == read(2)
+    assert 100_000 == read(0)  # in place of that of 5
+    assert 0 == read(2) == read(4) == read(3)
+    assert 100_000 == read(5)
 
 
 def test_a_reader_dropped_while_the_lock_is_held_is_given_up_later(server, engine):

@@ -66,6 +66,7 @@ class Core:
             is_large = feed.size > self.memory.arena.slots * feed.block_size // 2
             shared = Object(feed if key is None else key, is_large=is_large, is_shared=key is not None)
             self._objects[shared.key] = shared
+            self.memory.come_back(shared.key)
         feed.object = shared
         shared.feeds.append(feed)
 
@@ -638,11 +639,13 @@ class Core:
         self.pool.send(run.worker, Cancel(run.number))
 
     def _forget(self, object_: Object) -> None:
-        """Forget an object without readers and runs; blocks that other readers may ask for stay."""
+        """Forget an object without readers and runs; blocks that other readers may ask for stay for a while."""
         if object_.feeds or object_.runs or object_.key not in self._objects:
             return
         del self._objects[object_.key]
-        if not object_.is_shared:
+        if object_.is_shared:
+            self.memory.leave(object_.key)
+        else:
             self.memory.forget(object_.key)
 
 

@@ -28,7 +28,8 @@ from getm.ranges import (
 )
 
 KEEP = 16 * MIB
-"""Bytes of blocks that stay when the last reader is closed, if there were more than twice as many."""
+"""Bytes of blocks that nobody reads any more: older ones make room for other objects, and memory beyond that is given back
+with the last reader, if there is more than twice as much. Taking memory costs a small object as much as its request."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Memory:
         self.ahead = _ahead(slots)  # blocks that readers may have ahead of them, all together
         self.table = BlockTable(slots, self.ahead)
         self._leases: dict[int, int] = {}  # how many by slot
+        self._left: dict[Hashable, None] = {}  # objects that nobody reads, the last one left last
 
     # What is there.
 
@@ -231,6 +233,21 @@ class Memory:
     def forget(self, key: Hashable) -> None:
         """Give up all blocks of an object."""
         self.table.forget(key)
+
+    def leave(self, key: Hashable) -> None:
+        """Keep the blocks of an object that nobody reads any more, as far as those of others leave room for them."""
+        self._left = {other: None for other in self._left if self.table.slots(other)}
+        self._left[key] = None
+        count = sum(len(self.table.slots(other)) for other in self._left)
+        while count * self.arena.slot_size > KEEP and len(self._left) > 1:
+            oldest = next(iter(self._left))
+            del self._left[oldest]
+            count -= len(self.table.slots(oldest))
+            self.forget(oldest)
+
+    def come_back(self, key: Hashable) -> None:
+        """Note that an object is read, perhaps again."""
+        self._left.pop(key, None)
 
     def shrink(self) -> None:
         """Give memory beyond `KEEP` back, as far as nobody holds it; but not a little of it after each small object."""
