@@ -9,7 +9,7 @@ from typing import Literal, Unpack, overload
 
 from getm import config, integrity
 from getm.config import Options, Url
-from getm.engine import Engine, chosen, first_bytes
+from getm.engine import Engine, chosen, first, first_bytes
 from getm.errors import UsageError
 from getm.reader import SMALL, Reader
 from getm.sources import open_source
@@ -132,7 +132,7 @@ def read(
 ) -> bytes:
     """Return the bytes `[start, stop)` of the object behind a URL, as a slice does: fewer if it ends before.
 
-    A range of up to a block costs one request.
+    A range of up to a block costs one request, and so does an object of that size.
 
     Args:
         url: http or https; or what returns one, called for each fresh one.
@@ -151,10 +151,15 @@ def read(
         raise UsageError(f"start and stop must not be negative: {start}, {stop}")
     if stop is not None and stop <= start:
         return b""
-    if stop is not None and start > 0:
-        settings = config.settings(options)
-        if stop - start <= settings.block_size:
-            with closing(open_source(url, settings)) as source:
-                return first_bytes(source, settings, start, stop)
-    with open(url, engine=engine, **options) as reader:
-        return reader.read_at(start, (reader.size if stop is None else stop) - start) if start < reader.size else b""
+    settings = config.settings(options)
+    engine = chosen(engine, settings.concurrency)
+    source = open_source(url, settings)
+    limit = start + settings.block_size
+    begun = first(source, settings, start, limit if stop is None else min(stop, limit))
+    size = begun[0].answer.version.size
+    stop = size if stop is None else min(stop, size)
+    if stop <= limit:
+        with closing(source):
+            return first_bytes(source, settings, begun[0], stop)
+    with Reader(engine, engine.attach(source, settings, begun=begun), settings) as reader:
+        return reader.read_at(start, stop - start)

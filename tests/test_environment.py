@@ -693,7 +693,7 @@ class TestFork:
             blocked = 0
             while blocked < 20:  # in a call that waits for bytes, or for news of workers
                 frame = sys._current_frames().get(reading.ident)
-                blocked = blocked + 1 if frame and frame.f_code.co_name in {"_receive", "wait"} else 0
+                blocked = blocked + 1 if frame and frame.f_code.co_name in {"receive", "wait"} else 0
                 time.sleep(0.005)
             before = set(processes()) if arguments[0] != "null" else set()
 

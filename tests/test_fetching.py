@@ -124,6 +124,27 @@ class TestFirstByte:
         assert ramp(10**9, 10**9 + 1000) == getm.read(url, 10**9, 10**9 + 1000)
         assert [(10**9, 10**9 + 1000)] == ranges(server.log)
 
+    @pytest.mark.parametrize("bounds", [(0, BLOCK), (0, None), (0, BLOCK + 9), (100, None)])
+    def test_of_a_small_object_costs_one_request_and_its_connection_stays(self, server, bounds):
+        url = server.put("/a.bin", 100_000)
+        for _ in range(3):
+            assert ramp(bounds[0], 100_000) == getm.read(url, *bounds)
+        assert [(bounds[0], bounds[0] + BLOCK)] * 3 == ranges(server.log)
+        assert 1 == len({request.connection for request in server.log})
+
+    @pytest.mark.parametrize("cut", [0, 1, 5000])
+    def test_of_a_small_object_is_gone_on_with(self, server, cut):
+        url = server.put("/a.bin", 10_000)
+        server.fail(Fault(cut=cut), times=2)
+        assert ramp(0, 10_000) == getm.read(url)
+
+    @EVERY
+    def test_of_a_long_range_begins_where_it_does(self, server, concurrency):
+        url = server.put("/a.bin", 5 * BLOCK)
+        assert ramp(BLOCK, 4 * BLOCK) == getm.read(url, BLOCK, 4 * BLOCK, concurrency=concurrency)
+        assert BLOCK == min(request.start for request in server.log)
+        assert 4 * BLOCK >= max(request.stop for request in server.log)
+
     def test_information_costs_one_request_of_one_byte(self, server):
         url = server.put("/a.bin", LARGE)
         assert (LARGE, "a.bin", '"version-0"') == (getm.info(url).size, getm.info(url).name, getm.info(url).etag)
@@ -632,6 +653,7 @@ class TestTroubleElsewhere:
             is_over.set()
             reading()
 
+    @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("fault", [Fault(status=503), Fault(stall=100_000)], ids=["503", "stall"])
     @EVERY
     def test_does_not_slow_a_healthy_object(self, server, monkeypatch, concurrency, fault):

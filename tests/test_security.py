@@ -757,8 +757,8 @@ class TestHostileBodies:
     @pytest.mark.parametrize("whole", [False, True], ids=["parts", "wholes"])
     def test_that_are_slow_and_do_come_are_waited_for(self, server, tmp_path, door, whole):
         url = server.put("/slow", 15_000)
-        server.fail(Fault(pace=10_000, whole=whole), times=None)
-        DRIPPING[door](url, tmp_path / "copy", {"concurrency": 2, "timeout": (5, 0.8), "deadline": 0.8, "block_size": 4096})
+        server.fail(Fault(pace=4_000, whole=whole), times=None)
+        DRIPPING[door](url, tmp_path / "copy", {"concurrency": 2, "timeout": (5, 2), "deadline": 2, "block_size": 4096})
 
 
 def read_with(door):

@@ -45,7 +45,7 @@ from getm.engine.pool import Clone
 from getm.errors import TransferTimeout, UsageError
 from getm.ranges import Range, total
 from getm.retry import Failure, Trouble
-from getm.sources.base import Source
+from getm.sources.base import Body, Source
 
 __all__ = ["Engine", "Feed", "Saving", "Stats", "Window", "chosen", "close_default", "default", "first", "first_bytes"]
 
@@ -123,14 +123,23 @@ class Engine:
         with self._lock:
             self._drop()
 
-    def attach(self, source: Source, settings: Settings, *, forward: bool = False, saving: Saving | None = None) -> Feed:
+    def attach(
+        self,
+        source: Source,
+        settings: Settings,
+        *,
+        forward: bool = False,
+        saving: Saving | None = None,
+        begun: tuple[Body, float] | None = None,
+    ) -> Feed:
         """Send the first request of an object, and return the record of a new reader of it.
 
         Args:
-            source: of the object; nothing was sent by it yet.
+            source: of the object; nothing was sent by it yet, or the first request.
             settings: how it is read.
             forward: whether the reader will read on to the end.
             saving: which file `save` is to fill; such a reader is used for nothing else.
+            begun: what `first` has returned, if it was sent.
 
         Raises:
             GetmError: the object cannot be had.
@@ -141,13 +150,13 @@ class Engine:
                 f"block_size {settings.block_size} is above this engine's {self._budget.block_size}: "
                 "give getm.Engine(block_size=...) one"
             )
-        if source.is_local and settings.concurrency is not None:
+        if begun is None and source.is_local and settings.concurrency is not None:
             warnings.warn("the session or auth wants to see answers: reading is done in this process", stacklevel=4)
         start, stop = 0, settings.block_size
         if saving is not None:  # of a file that is whole a byte tells whether it is still that of the object
             start, stop = saving.missing[0] if saving.missing else (0, 1)
             stop = min(stop, start + settings.block_size)
-        body, seconds = first(source, settings, start, stop)
+        body, seconds = first(source, settings, start, stop) if begun is None else begun
         if source.is_local:
             settings = replace(settings, concurrency=None)
         version = body.answer.version

@@ -66,22 +66,28 @@ def _pause(source: Source, seconds: float) -> bool:
     return False
 
 
-def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> bytes:
-    """Return the bytes `[start, stop)` of an object of which nothing is known, fewer if it ends before.
+def first_bytes(source: Source, settings: Settings, body: Body, stop: int) -> bytes:
+    """Return the bytes from the first of *body* on up to *stop*, fewer if the object ends before.
+
+    Args:
+        source: of the object; it has sent nothing else.
+        settings: how it is read.
+        body: of the answer to its first request; it is closed.
+        stop: the byte after the last.
 
     Raises:
         GetmError: they cannot be had.
     """
+    start = body.answer.start
+    stop = max(start, min(stop, body.answer.version.size))
     data = bytearray()
     attempt = 0
     silence = Silence()
     while True:
-        body, _ = first(source, settings, start + len(data), stop)
         count = 0
         try:
             with closing(body):
-                stop = min(stop, body.answer.version.size)
-                chunk = memoryview(bytearray(body.answer.stop - body.answer.start))
+                chunk = memoryview(bytearray(min(body.answer.stop, stop) - body.answer.start))
                 while count < len(chunk):
                     count += body.readinto(chunk[count:])
         except RequestFailed as failed:
@@ -93,6 +99,7 @@ def first_bytes(source: Source, settings: Settings, start: int, stop: int) -> by
         data += chunk[:count]
         if start + len(data) >= stop:
             return bytes(data)
+        body, _ = first(source, settings, start + len(data), stop)
 
 
 def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failure | None]:

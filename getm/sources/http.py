@@ -20,7 +20,7 @@ from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected
 from getm.sources.base import UNTOLD, Answer, Body, Request, Version
 from getm.sources.connection import Adapter, Call
-from getm.sources.place import Place, check_headers, place_of, redirected, request_for, sees_answers
+from getm.sources.place import Place, check_headers, place_of, redirected, request_for, sees_answers, words
 from getm.sources.spool import Spool
 from getm.sources.transport import Sent, answered, hide_location, process_transport, sending
 
@@ -237,10 +237,10 @@ class HttpSource:
         self.generation += 1
 
     def _request(self, place: Place, start: int, stop: int, version: Version | None) -> Request:
-        prepared = request_for(place, start, stop)
+        url, headers = words(place, start, stop)
         return Request(
-            url=prepared.url or place.url,
-            headers=dict(prepared.headers),
+            url=url,
+            headers=headers,
             start=start,
             stop=stop,
             version=version,
