@@ -28,11 +28,10 @@ def everything(table):
 class Table(RuleBasedStateMachine):
     """What a table is to do, done in the most naive way."""
 
-    @initialize(slots=st.integers(1, 5), ahead=st.integers(0, 5))
-    def build(self, slots, ahead):
-        self.table = BlockTable(slots, ahead)
+    @initialize(slots=st.integers(1, 5))
+    def build(self, slots):
+        self.table = BlockTable(slots)
         self.slots = range(slots)
-        self.ahead_most = ahead
         self.block = [None] * slots
         self.holds = [0] * slots
         self.present = [set() for _ in self.slots]
@@ -43,15 +42,15 @@ class Table(RuleBasedStateMachine):
 
     # What is asked of it.
 
-    @rule(key=KEYS, block=BLOCKS)
-    def take(self, key, block):
+    @rule(key=KEYS, block=BLOCKS, most=st.integers(0, 5))
+    def take(self, key, block, most):
         if (key, block) in self.block:
-            self.refused(self.table.take, key, block)
+            self.refused(self.table.take, key, block, most)
             return
         ahead, idle = self.places["ahead"], self.places["idle"]
-        stale = ahead if len(ahead) > self.ahead_most else []
+        stale = ahead if len(ahead) > most else []
         order = [*self.places["cold"], *self.places["free"], *stale[:1], *idle, *ahead]
-        slot = self.table.take(key, block)
+        slot = self.table.take(key, block, most)
         assert (order[0] if order else None) == slot
         if slot is not None:
             self.leave(slot)
@@ -215,15 +214,15 @@ TestTable.settings = settings(max_examples=150, stateful_step_count=40, deadline
 
 
 def test_a_slot_that_holds_nothing_cannot_be_read():
-    table = BlockTable(2, 1)
+    table = BlockTable(2)
     with pytest.raises(ValueError, match="slot 0 holds no block"):
         table.read(0, 1)
-    assert [0, 1] == [table.take("key", block) for block in range(2)]  # it was in two places, and so taken twice
+    assert [0, 1] == [table.take("key", block, 1) for block in range(2)]  # it was in two places, and so taken twice
 
 
 def filled(table, key, blocks, pieces=ALL_PIECES):
     """Fill blocks, one after the other, and return their slots."""
-    slots = [table.take(key, block) for block in blocks]
+    slots = [table.take(key, block, 6) for block in blocks]
     for slot in slots:
         table.fill(slot, pieces)
         table.release(slot)
@@ -231,25 +230,25 @@ def filled(table, key, blocks, pieces=ALL_PIECES):
 
 
 def test_places_are_looked_through_in_order():
-    table = BlockTable(6, ahead=4)
+    table = BlockTable(6)
     ahead, second, idle, cold, colder, _ = filled(table, "key", range(6))
     table.read(idle, 1)
     table.read(cold, ALL_PIECES, is_passed=True)
     table.read(colder, ALL_PIECES, is_passed=True)
-    table.take("held", 0)  # takes the block passed last
+    table.take("held", 0, 4)  # takes the block passed last
     assert {"held": {colder}, "cold": {cold}, "idle": {idle}, "ahead": {ahead, second, 5}, "free": set()} == table.states()
-    assert [cold, idle, ahead, second, 5, None] == [table.take("next", block) for block in range(6)]
+    assert [cold, idle, ahead, second, 5, None] == [table.take("next", block, 4) for block in range(6)]
 
 
 def test_stale_read_ahead_goes_before_blocks_that_were_read():
-    table = BlockTable(4, ahead=1)
+    table = BlockTable(4)
     first, second, third, read = filled(table, "key", range(4))
     table.read(read, 1)
-    assert [first, second, read, third] == [table.take("next", block) for block in range(4)]
+    assert [first, second, read, third] == [table.take("next", block, 1) for block in range(4)]
 
 
 def test_a_passed_block_that_more_of_came_to_is_not_cold():
-    table = BlockTable(2, ahead=2)
+    table = BlockTable(2)
     (slot,) = filled(table, "key", [0], 1)
     table.read(slot, 1, is_passed=True)
     table.hold(slot)
@@ -260,22 +259,22 @@ def test_a_passed_block_that_more_of_came_to_is_not_cold():
 
 def test_a_slot_can_be_held_again_though_its_block_is_forgotten():
     """A process was forked while a view on a closed reader's object was held: the view's slot could not be kept."""
-    table = BlockTable(1, ahead=1)
-    slot = table.take("key", 0)
+    table = BlockTable(1)
+    slot = table.take("key", 0, 1)
     table.forget("key")
     table.hold(slot)
     table.release(slot)
-    assert table.take("other", 0) is None
+    assert table.take("other", 0, 1) is None
     table.release(slot)
-    assert slot == table.take("other", 0)
+    assert slot == table.take("other", 0, 1)
 
 
 def test_a_slot_whose_block_is_forgotten_while_held_is_free_when_released():
-    table = BlockTable(1, ahead=1)
-    slot = table.take("key", 0)
+    table = BlockTable(1)
+    slot = table.take("key", 0, 1)
     table.fill(slot, 1)
     table.forget("key")
     assert table.find("key", 0) is None
-    assert table.take("key", 0) is None
+    assert table.take("key", 0, 1) is None
     table.release(slot)
     assert {slot} == table.states()["free"]

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -105,6 +106,18 @@ def test_blocks_of_the_objects_left_last_stay(server, new_engine, monkeypatch):
     assert 100_000 == read(0)  # in place of that of 5
     assert 0 == read(2) == read(4) == read(3)
     assert 100_000 == read(5)
+
+
+def test_readers_who_take_turns_leave_each_other_what_they_read(server, new_engine):
+    url = server.put("/object", 12 * MIB)
+    engine = new_engine(memory=16 * MIB)
+    with ExitStack() as stack:
+        options = [{"headers": {"X-Reader": str(number)}, "engine": engine, "concurrency": 4} for number in range(6)]
+        files = [stack.enter_context(getm.open(url, **each)) for each in options]
+        for start in range(0, 6 * MIB, MIB // 4):
+            for file in files:
+                assert_ramp(file.read(MIB // 4), start)
+        assert engine.stats.fetched <= 6 * 8 * MIB  # six read, and what may be ahead
 
 
 def test_a_reader_dropped_while_the_lock_is_held_is_given_up_later(server, engine):

@@ -242,6 +242,22 @@ class TestViews:
         for start, part in held:
             assert_ramp(part, start)
 
+    @pytest.mark.usefixtures("workers_at_once")
+    @pytest.mark.parametrize("step", [BLOCK // 3, BLOCK, 2 * BLOCK])
+    @pytest.mark.parametrize("door", ["urlopen", "open"])
+    @EVERY
+    def test_that_are_held_cost_no_byte_twice(self, server, concurrency, new_engine, door, step):
+        size = 60 * BLOCK
+        url = server.put("/a.bin", size)
+        engine = new_engine(memory=16 * BLOCK, processes=0 if concurrency is None else 8)
+        with getattr(getm, door)(url, concurrency=concurrency, engine=engine) as file:
+            read = file.read if door == "urlopen" else file.read_buffer
+            hoard = list(iter(lambda: read(step), b""))
+            assert size + BLOCK >= file.stats.fetched
+        assert size == sum(map(len, hoard))
+        for number, part in enumerate(hoard):
+            assert_ramp(part, number * step)
+
     @EVERY
     def test_that_are_all_hoarded_become_private_and_stop_nobody(self, server, concurrency, new_engine):
         size = 20 * BLOCK

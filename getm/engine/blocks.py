@@ -30,10 +30,9 @@ class BlockTable:
 
     Args:
         slots: how many there are.
-        ahead: how many blocks readers may have ahead of them at most, all together.
     """
 
-    def __init__(self, slots: int, ahead: int) -> None:
+    def __init__(self, slots: int) -> None:
         self.generation = [0] * slots  # raised when a slot gets another block; readers look at it without the lock
         self.present = [0] * slots  # bit map of the pieces that are there
         self._unread = [0] * slots  # bit map of the pieces that are there and no byte of which was read
@@ -45,7 +44,6 @@ class BlockTable:
         self._cold: dict[int, None] = {}
         self._idle: LRUCache[int, None] = LRUCache(maxsize=slots)
         self._ahead: dict[int, None] = {}
-        self._ahead_most = ahead
 
     def slots(self, key: Hashable) -> Mapping[int, int]:
         """Return the slots of an object's blocks, by their numbers."""
@@ -55,15 +53,21 @@ class BlockTable:
         """Return the slot of a block, or None."""
         return self._slots.get(key, _NONE).get(block)
 
-    def take(self, key: Hashable, block: int) -> int | None:
-        """Return a slot for a block that has none, held once and with nothing in it; None if all slots are held."""
+    def take(self, key: Hashable, block: int, ahead: int) -> int | None:
+        """Return a slot for a block that has none, held once and with nothing in it; None if all slots are held.
+
+        Args:
+            key: of an object.
+            block: number of its block.
+            ahead: how many blocks readers may have ahead of them at most, all together.
+        """
         if self.find(key, block) is not None:
             raise ValueError(f"block {block} has a slot already")
         if self._cold:
             slot, _ = self._cold.popitem()
         elif self._free:
             slot = self._free.pop()
-        elif self._ahead and (len(self._ahead) > self._ahead_most or not self._idle):
+        elif self._ahead and (len(self._ahead) > ahead or not self._idle):
             slot = next(iter(self._ahead))
             del self._ahead[slot]
         elif self._idle:
@@ -76,10 +80,9 @@ class BlockTable:
         self._holds[slot] = 1
         return slot
 
-    def confine(self, slots: int, ahead: int) -> None:
-        """Take only slots below number *slots* from now on, on and above which all are free; and so many ahead at most."""
+    def confine(self, slots: int) -> None:
+        """Take only slots below number *slots* from now on, on and above which all are free."""
         self._free = [slot for slot in self._free if slot < slots]
-        self._ahead_most = ahead
 
     def hold(self, slot: int) -> None:
         """Keep a slot from being taken, until it is released as often as it is held."""

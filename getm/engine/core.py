@@ -101,8 +101,9 @@ class Core:
 
     def dispatch(self, feed: Feed) -> None:
         """Have fetched what a reader wants, demands first; cancel what nobody wants any more."""
-        active = sum(bool(other.wants) for object_ in self._objects.values() for other in object_.feeds)
-        feed.planner.allow(self.memory.ahead // max(1, active) * feed.block_size)
+        readers = [other for object_ in self._objects.values() for other in object_.feeds]
+        active = sum(bool(other.wants) or other.planner.is_sequential for other in readers)
+        feed.planner.allow(self.memory.ahead(active) // max(1, active) * feed.block_size)
         for want in list(feed.planner.announced()):
             if not self.memory.missing(feed, want.start, want.stop):
                 feed.planner.came(want.start, want.stop)

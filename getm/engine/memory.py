@@ -86,10 +86,20 @@ class Memory:
     def __init__(self, budget: Budget) -> None:
         slots = budget.slots  # found out anew each time
         self.arena = Arena(slots, budget.block_size, shared=budget.processes > 0)
-        self.ahead = _ahead(slots)  # blocks that readers may have ahead of them, all together
-        self.table = BlockTable(slots, self.ahead)
+        self.table = BlockTable(slots)
+        self._slots = slots  # for which the system has memory, as far as is known
         self._leases: dict[int, int] = {}  # how many by slot
+        self._kept: set[int] = set()  # slots for a forked child, for good
         self._left: dict[Hashable, None] = {}  # objects that nobody reads, the last one left last
+
+    def ahead(self, readers: int) -> int:
+        """Return how many blocks so many readers may have ahead of them, all together.
+
+        The others are for what is read now, one by each reader, or again; leased slots are for neither. If there were more
+        ahead than there are slots for, what is about to be read would be lost to what is to be read after it.
+        """
+        slots = self._slots - len(self._leases.keys() | self._kept)
+        return max(0, min(slots * 3 // 4, slots - readers))
 
     # What is there.
 
@@ -200,6 +210,7 @@ class Memory:
         """Never reuse the slots that are leased now: a forked child may be looking at them."""
         for slot in self._leases:
             self.table.hold(slot)
+        self._kept |= self._leases.keys()
 
     # Places for what is to come.
 
@@ -210,14 +221,14 @@ class Memory:
         if slot is not None:
             self.table.hold(slot)
             return slot
-        slot = self.table.take(key, block)
+        slot = self.table.take(key, block, self.ahead(0))
         if slot is None or self.arena.back(slot):
             return slot
         _log.info("the system refuses more than %d MiB for blocks", self.arena.backed * self.arena.slot_size // MIB)
         self.table.release(slot)
-        self.ahead = _ahead(self.arena.backed)
-        self.table.confine(self.arena.backed, self.ahead)
-        return self.table.take(key, block)
+        self._slots = self.arena.backed
+        self.table.confine(self._slots)
+        return self.table.take(key, block, self.ahead(0))
 
     def fill(self, feed: Feed, start: int, stop: int) -> None:
         """Note that the whole pieces within a range are in their slots."""
@@ -279,8 +290,3 @@ class Memory:
         if slot is None:
             return start
         return min(stop, start - first + present_until(self.table.present[slot], first, feed.piece))
-
-
-def _ahead(slots: int) -> int:
-    """Return how many of so many slots may hold what was not read yet: the others are for what is read now, or again."""
-    return slots * 3 // 4
