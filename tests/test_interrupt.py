@@ -125,3 +125,54 @@ def test_at_any_line_it_leaves_and_everything_goes_on(server, tmp_path, do, conc
             interrupted(number)
     finally:
         engine.close()
+
+
+class InterruptOfReturn:
+    """Raises `KeyboardInterrupt` as the *number*-th function that sends a request returns: what it has locked stays so."""
+
+    FILES = ("/urllib3/", "/requests/", "/http/client.py", "/queue.py", "/threading.py", "/getm/sources/")
+
+    def __init__(self, number):
+        self.count = 0
+        self.place = None
+        self._number = number
+
+    def __enter__(self):
+        sys.settrace(self._call)
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def _call(self, frame, _event, _argument):
+        name = frame.f_code.co_filename
+        if not any(part in name for part in self.FILES):
+            return None
+        frame.f_trace_lines = False
+
+        def leave(frame, event, _argument):
+            if event == "return":
+                self.count += 1
+                if self.count == self._number:
+                    sys.settrace(None)
+                    self.place = f"{name}:{frame.f_lineno}"
+                    raise KeyboardInterrupt
+            return leave
+
+        return leave
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_at_any_return_of_what_sends_a_request_the_next_is_sent(server):
+    url = server.put("/a.bin", 1000)
+    getm.read(url)
+
+    def interrupted(number):
+        interrupt = InterruptOfReturn(number)
+        with contextlib.suppress(KeyboardInterrupt), interrupt:
+            getm.read(url)
+        return interrupt
+
+    for number in range(1, interrupted(1 << 30).count + 1):
+        place = interrupted(number).place
+        assert in_thread(getm.read, url)() == ramp(0, 1000), place

@@ -12,12 +12,14 @@ import io
 import logging
 import math
 import os
+import queue
 import select
 import socket
 import ssl
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
@@ -303,12 +305,49 @@ class _SecureConnection(urllib3.connection.HTTPSConnection):
         super().connect()
 
 
+class _Idle(queue.LifoQueue[Any]):
+    """The connections of a pool that nobody uses, the last one used first.
+
+    There is no lock, as an interrupt could leave it taken for ever; and nobody waits, as a new connection can be had.
+
+    Args:
+        maxsize: how many at most, or a few more.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self._connections: deque[Any] = deque()
+
+    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002
+        """Add a connection.
+
+        Raises:
+            Full: there are enough.
+        """
+        if len(self._connections) >= self.maxsize:
+            raise queue.Full
+        self._connections.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002
+        """Return a connection.
+
+        Raises:
+            Empty: there is none.
+        """
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+
 class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
+    QueueCls = _Idle
 
 
 class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+    QueueCls = _Idle
 
 
 _POOLS = {"http": _Pool, "https": _SecurePool}
