@@ -105,6 +105,8 @@ def copy_many(  # noqa: PLR0913  # options, each by its name
     """
     settings = config.settings({"concurrency": concurrency, **options})
     check_count("jobs", jobs, 1)
+    if not isinstance(progress, bool):
+        raise UsageError(f"progress must be True or False, not {progress!r}: on_result is told of each file")
     if isinstance(given, str | os.PathLike):
         with open(given, "rb") as file:
             entries = manifest.read(file.read())

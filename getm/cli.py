@@ -10,7 +10,6 @@ import errno
 import io
 import json
 import logging
-import logging.handlers
 import math
 import os
 import re
@@ -28,7 +27,7 @@ from typing import Any, NoReturn
 import click
 
 import getm
-from getm import batch, config, errors, manifest, options, progress, report, uri
+from getm import batch, config, errors, integrity, manifest, options, progress, report, uri
 from getm.about import look
 from getm.batch import Batch, Result
 from getm.engine import Engine
@@ -144,21 +143,21 @@ def _do(given: dict[str, Any], wish: _Wish) -> int:
     Raises:
         click.UsageError: what is given makes no sense together.
     """
-    file = given["file"] or given["output"]
+    file = given["output"] if given["file"] is None else given["file"]
     for one, other in _OPPOSITES:
         if given[one] and given[other]:
             names = (f"--{name}".replace("_", "-") for name in (one, other))
             raise click.UsageError(f"{' and '.join(names)} exclude each other")
     if given["listed"] is not None:
-        if given["url"] or file or given["checksum"] or given["info"]:
+        if given["url"] or file is not None or given["checksum"] or given["info"]:
             raise click.UsageError("with a --manifest there is no URL, FILE, --checksum or --info: it names them")
         return _copy_listed(given, wish)
-    if not given["url"] or (given["file"] and given["output"]):
+    if not given["url"] or None not in (given["file"], given["output"]):
         raise click.UsageError("give a URL, and one FILE if any; or a --manifest")
-    if given["failed"] or given["fail_fast"]:
+    if given["failed"] is not None or given["fail_fast"]:
         raise click.UsageError("--failed and --fail-fast are for a --manifest")
     if given["info"]:
-        return _show_info(given)
+        return _show_info(given, wish)
     if file == "-":
         if given["as_json"]:
             raise click.UsageError("--json and a copy to stdout exclude each other")
@@ -228,7 +227,8 @@ def _write_out(engine: Engine, url: str, settings: config.Settings, terms: Terms
                 time.sleep(max(0.0, began + stream.tell() / rate - time.monotonic()))
         finally:
             watcher.close()
-        if terms.require_checksum and stream.verified is None:
+        is_demanded = terms.require_checksum or integrity.choose(terms.checksum, {}) is not None
+        if is_demanded and stream.verified is None:
             raise errors.IntegrityError(f"{uri.redact(url)}: its digest could not be verified")
         return stream.size, stream.verified
 
@@ -292,7 +292,7 @@ def _contents(path: str) -> bytes:
 
 def _check_writable(path: str) -> None:
     """Find out, before hours are spent, that a file could not be written afterwards."""
-    if path == "-":
+    if path in ("", "-"):
         raise click.UsageError("--failed does not go to stdout; for a file of this name give ./-")
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -309,21 +309,30 @@ def _write_manifest(path: str, entries: Sequence[manifest.Entry]) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
-    descriptor, fresh = tempfile.mkstemp(prefix=".getm-failed-", dir=os.path.dirname(path) or ".")
+    target = os.path.realpath(path)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
+        descriptor, fresh = tempfile.mkstemp(prefix=".getm-failed-", dir=os.path.dirname(target))
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(fresh, target)
+        except BaseException:
+            os.unlink(fresh)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"{os.strerror(error.errno or 0)}: what has failed is not listed there", path) from error
 
 
-def _show_info(given: dict[str, Any]) -> int:
+def _show_info(given: dict[str, Any], wish: _Wish) -> int:
     """Print what the server says of an object."""
-    if given["file"] or given["output"]:
+    if given["file"] is not None or given["output"] is not None:
         raise click.UsageError("with --info there is no FILE")
-    facts = asdict(look(given["url"], options.settings(given)))
+    url, settings = given["url"], options.settings(given)
+    uri.check(url)
+    try:
+        facts = asdict(look(url, settings))
+    except Exception as error:  # noqa: BLE001  # as above
+        return _conclude(Result(uri.redact(url), None, error=error), wish)
     if given["as_json"]:
         _print(json.dumps(facts))
         return 0
@@ -368,7 +377,9 @@ def _set_up_logging(is_quiet: bool, verbosity: int, *, is_held: bool) -> None:
     handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(_Line())
     if is_held:
-        handler = logging.handlers.MemoryHandler(_LINES_HELD, flushLevel=logging.CRITICAL + 1, target=handler)
+        from logging.handlers import MemoryHandler  # noqa: PLC0415  # takes 6 ms
+
+        handler = MemoryHandler(_LINES_HELD, flushLevel=logging.CRITICAL + 1, target=handler)
     handler.addFilter(_Once())
     logger = logging.getLogger("getm")
     logger.handlers[:] = [handler]

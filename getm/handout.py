@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from getm import integrity
 from getm.engine import Feed
-from getm.integrity import Check
+from getm.integrity import Check, Promise
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Handout:
         self.verified: str | None = None
         if promise is not None and Check(promise, feed.size).is_hopeless:
             self._promise = None
+            self._tell(promise)
         self.add(0, b"")
 
     def add(self, start: int, data: bytes | memoryview) -> None:
@@ -71,7 +72,14 @@ class Handout:
         if check.count == self._size:
             if check.finish():
                 self.verified = promise.origin
+            else:
+                self._tell(promise)
             self._promise = None
+
+    def _tell(self, promise: Promise) -> None:
+        """Warn a caller that it cannot be told whether the promise is kept."""
+        if promise.origin == integrity.CALLER:
+            _log.warning("%s: not verified, %s", self._name, integrity.UNTOLD)
 
     def pass_by(self) -> None:
         """Note that something is handed out that is not hashed, because it has no place in any order: one warning."""

@@ -22,6 +22,9 @@ from getm.errors import IntegrityError, UsageError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+CALLER = "the caller"
+UNTOLD = "only who knows how long its parts were can tell: give s3-etag:HEX-N:LENGTH"
+"""Why it cannot be told whether a promise is kept."""
 LONGEST_HEADER = 8192
 GUESSES = 4  # part sizes tried side by side for one ETag: each costs an MD5 of the whole object
 
@@ -55,7 +58,7 @@ class Promise:
     Attributes:
         algorithm: one of `ALGORITHMS`.
         digest: its bytes; of a CRC, the most significant first.
-        origin: who promised it: "the caller", or the name of a header.
+        origin: who promised it: `CALLER`, or the name of a header.
         parts: only for s3-etag, how many parts were uploaded; 0 if it is a plain MD5.
         part_size: only for s3-etag, bytes in every part but the last; None if nobody said.
     """
@@ -110,7 +113,7 @@ def parse(checksum: str, algorithm: str | None = None) -> Promise:
     name = _canonical(algorithm)
     if name is None:
         raise UsageError(f"{_shown(algorithm)} is no algorithm of a checksum: use one of {', '.join(ALGORITHMS)}")
-    promise = _promise(name, text, "the caller")
+    promise = _promise(name, text, CALLER)
     if promise is None:
         size = _SIZES[name]
         also = "and -N:SIZE for N parts of SIZE" if name == "s3-etag" else f"or {size} bytes in base64"
@@ -176,6 +179,7 @@ class Check:
     Attributes:
         promise: as given.
         size: as given.
+        name: as given.
         count: bytes so far.
     """
 
@@ -183,7 +187,7 @@ class Check:
         self.promise = promise
         self.size = size
         self.count = 0
-        self._name = name
+        self.name = name
         self._is_finished = False
         self._is_certain = promise.parts < 2 or promise.part_size is not None
         self._hashes: list[Hash]
@@ -258,8 +262,8 @@ class Check:
             return False
         algorithm, origin = self.promise.algorithm, self.promise.origin
         found = actual[0] if actual else f"of {self.size} bytes in parts of {self.promise.part_size}"
-        message = f"{self._name}: " * bool(self._name) + f"{algorithm} is {found}, {origin} promised {expected}"
-        raise IntegrityError(message, algorithm=algorithm, expected=expected, actual="".join(actual), url=self._name or None)
+        message = f"{self.name}: " * bool(self.name) + f"{algorithm} is {found}, {origin} promised {expected}"
+        raise IntegrityError(message, algorithm=algorithm, expected=expected, actual="".join(actual), url=self.name or None)
 
 
 class _Crc:

@@ -98,9 +98,9 @@ def terms(given: dict[str, Any]) -> Terms:
     elif given["algorithm"]:
         raise click.UsageError("--checksum-algorithm is for a --checksum")
     if given["require_checksum"] and checksum == "null" and given["listed"] is None:
-        raise click.UsageError("--require-checksum and no verification exclude each other")
+        raise click.UsageError("--require-checksum excludes --no-verify, and the algorithm null")
     # A FILE that was named is asked about only if that costs no request, which a digest of the caller's own does not.
-    is_named = given["listed"] is None and bool(given["file"] or given["output"])
+    is_named = given["listed"] is None and (given["file"], given["output"]) != (None, None)
     return Terms(
         checksum=checksum,
         require_checksum=given["require_checksum"],
@@ -115,6 +115,8 @@ def terms(given: dict[str, Any]) -> Terms:
 def _check_file(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and "://" in value:
         raise click.BadParameter("this is a URL; for several, give a --manifest, which may be a list of URLs")
+    if value == "":
+        raise click.BadParameter("this is empty, as of a variable that is not set")
     return value
 
 
@@ -129,11 +131,13 @@ def _parse_rate(_context: click.Context, _parameter: click.Parameter, value: str
 
 
 def _parse_headers(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    headers = {}
+    headers: dict[str, str] = {}
     for value in values:
         name, _, text = (part.strip() for part in value.partition(":"))
         if not (_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(text)):
             raise click.BadParameter("give 'NAME: VALUE', in quotes")
+        if name.lower() in map(str.lower, headers):
+            raise click.BadParameter("each name may be given once; several values are often one, with commas between")
         headers[name] = text
     return headers
 
@@ -198,7 +202,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         multiple=True,
         callback=_parse_headers,
         metavar="'NAME: VALUE'",
-        help="Send this with every request; may be given again.",
+        help="Send this with every request; again for others.",
     ),
     click.option(
         "--retry",
@@ -236,7 +240,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--proxy", metavar="URL", help="Proxy for http and https."),
     click.option("--cacert", metavar="FILE", help="CA certificates to trust."),
     click.option("--fsync", is_flag=True, help="Have the file on the disk before exiting."),
-    click.option("--no-mtime", is_flag=True, help="Do not give the file the server's Last-Modified as its time."),
+    click.option(
+        "--no-mtime",
+        is_flag=True,
+        help="Do not give the file the server's Last-Modified as its time, by which a manifest would know it again.",
+    ),
     click.option("--progress/--no-progress", "show", default=None, help="Draw a bar on stderr.  [default: on a terminal]"),
     click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors, whatever else is asked for."),
     click.option("-v", "--verbose", count=True, help="Say what was done; -vv also what was tried in vain."),

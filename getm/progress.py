@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from getm.errors import UsageError
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -175,6 +177,8 @@ def watcher(progress: bool | Callable[[int, int], None], label: str) -> Progress
     """Return who is to be told of one copy."""
     if callable(progress):
         return Called(progress)
+    if not isinstance(progress, bool):
+        raise UsageError(f"progress must be True, False or a function, not {progress!r}")
     return Line(label) if progress else Progress()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import stat
@@ -24,8 +23,6 @@ from getm.part import Part, Record
 from getm.progress import Progress, watcher
 from getm.ranges import Range, subtract, total
 from getm.sources import UNTOLD, Source, open_source
-
-_log = logging.getLogger(__name__)
 
 HASH_LENGTH = MIB
 """Bytes that are read back and hashed at once."""
@@ -136,7 +133,9 @@ def copy(  # noqa: PLR0913  # options, each by its name
         Where it is, how long it is, how long it took, and what was verified.
 
     Raises:
-        IntegrityError: the bytes are not those that were promised, twice; nothing is left of them.
+        IntegrityError: the bytes are not those that were promised, twice; nothing is left of them. Or it cannot be told
+            whether they are, for want of the length of an S3 ETag's parts, and the caller has named the digest, or requires
+            one: then `PATH.part` stays for another try.
         GetmError: the object cannot be had.
         OSError: the file cannot be written; its `filename` says which.
         UsageError: a URL or option cannot be used.
@@ -252,7 +251,7 @@ class Copy:
             part.clear()
             return self._try(part)
         except BaseException as error:
-            if isinstance(error, IntegrityError | ObjectChanged) or not part.is_recorded:
+            if _is_wrong(error) or not part.is_recorded:
                 part.discard()
             if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is None:
                 raise OSError(error.errno, os.strerror(error.errno), part.path) from error
@@ -267,8 +266,7 @@ class Copy:
             modified = _modified(source.headers) if self._terms.keep_time else None
             part.publish(modified=modified, is_durable=self._terms.fsync)
         except BaseException as error:
-            is_void = isinstance(error, IntegrityError | ObjectChanged)
-            if self._terms.resume and not is_void and feed is not None and feed.saving is not None:
+            if self._terms.resume and not _is_wrong(error) and feed is not None and feed.saving is not None:
                 part.note(source.name, source.identity, feed.version, feed.saving.missing, is_last=True)
             raise
         finally:
@@ -335,8 +333,10 @@ class Copy:
         if promise is None and self._terms.require_checksum:
             raise IntegrityError(f"{source.name}: the server promises no digest, and none was given", url=source.name)
         check = None if promise is None else Check(promise, size, source.name)
-        is_asked_for = self._terms.require_checksum or self._terms.checksum != "auto"
-        return None if check is not None and check.is_hopeless and not is_asked_for else check
+        if check is not None and check.is_hopeless:
+            self._pass_over(check)
+            return None
+        return check
 
     def _fill(self, part: Part, source: Source, feed: Feed) -> Promise | None:
         """Fill the file with what is missing of the object, hash it behind that, and return what it is verified by."""
@@ -358,18 +358,24 @@ class Copy:
         there = os.fstat(part.descriptor).st_size
         if there != size:
             raise SourceError(f"{source.name}: {size} bytes were promised, the file has {there}", url=source.name)
-        return None if check is None else self._kept(source, check)
+        return None if check is None else self._kept(check)
 
-    def _kept(self, source: Source, check: Check) -> Promise | None:
-        """Return the promise that the bytes keep; None if it cannot be told."""
+    def _kept(self, check: Check) -> Promise | None:
+        """Return the promise that the bytes keep; None if it cannot be told, and need not."""
         if check.finish():
             return check.promise
-        text = f"{source.name}: not verified, its ETag tells a digest only to who knows how long its parts were"
-        if self._terms.require_checksum:
-            raise IntegrityError(text, url=source.name)
-        if self._terms.checksum != "auto":
-            _log.warning("%s: give s3-etag:HEX-N:LENGTH", text)
+        self._pass_over(check)
         return None
+
+    def _pass_over(self, check: Check) -> None:
+        """Leave a promise alone of which it cannot be told whether it is kept, unless the caller insists.
+
+        Raises:
+            IntegrityError: he does. What was brought stays, for who can tell more.
+        """
+        if self._terms.require_checksum or self._terms.checksum != "auto":
+            text = f"{check.name}: not verified, {integrity.UNTOLD}"
+            raise IntegrityError(text, algorithm="s3-etag", expected=check.promise.text, url=check.name)
 
     def _hash(self, descriptor: int, check: Check, there: list[Range], most: int) -> None:
         """Go on hashing what is there of a file, *most* bytes of it at most."""
@@ -396,6 +402,11 @@ class Copy:
             return True if check.finish() else None
         except IntegrityError:
             return False
+
+
+def _is_wrong(error: BaseException) -> bool:
+    """Whether what a copy has brought is of no use: not what was promised, or not of one version."""
+    return isinstance(error, ObjectChanged) or (isinstance(error, IntegrityError) and bool(error.actual))
 
 
 def _verified(copied: Copied, promise: Promise | None) -> Copied:

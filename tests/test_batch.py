@@ -106,13 +106,25 @@ class TestCopyMany:
         (tmp_path / "0").write_bytes(b"old")
         terms = getm.Terms(skip=skip)
         results = in_thread(lambda: getm.copy_many(urls, tmp_path, jobs=2, fail_fast=True, terms=terms))
-        server.wait_for(lambda log: len(log) == 2 and (log[0].status or log[1].status or fault.delay))
+        server.wait_for(
+            lambda log: (
+                {"/0", "/1"} == {request.path for request in log}
+                and (fault.delay or any(request.status for request in log if request.path == "/0"))
+            )
+        )
         waiting.set()
         (failed,) = results()
         assert isinstance(failed.error, getm.NotFound)
         assert [] == [thread for thread in threading.enumerate() if "_work" in thread.name]
         assert ["0"] == os.listdir(tmp_path)
         assert {"/0", "/1"} == {request.path for request in server.log}
+
+    def test_progress_is_drawn_or_not(self, server, urls, tmp_path):
+        with pytest.raises(getm.UsageError, match="progress must be True or False"):
+            getm.copy_many(urls, tmp_path, progress=print)
+        with pytest.raises(getm.UsageError, match="progress must be True, False or a function"):
+            getm.copy(urls[0], tmp_path / "a", progress=5)
+        assert [] == server.log
 
     def test_an_error_of_who_is_told_stops_all(self, server, urls, tmp_path):
         def note(result):

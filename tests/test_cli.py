@@ -333,6 +333,9 @@ class TestUsage:
             ["http://host/file", "copy", "--info"],
             ["http://host/file", "--info", "--dry-run"],
             ["http://host/file", "-", "--json"],
+            ["http://host/file", ""],
+            ["http://host/file", "-o", ""],
+            ["http://host/file", "copy", "-H", "A: b", "-H", f"a: {SECRET}"],
         ],
     )
     def test_a_wrong_call_is_one_line_and_exits_with_2(self, command, arguments):
@@ -400,7 +403,11 @@ class TestInfo:
         assert {"url": url, "ranges": "False", **unknown} == said
 
     def test_of_a_missing_object_is_an_error(self, server, command):
-        assert_error(command("--info", with_secrets(server.url + "/missing")), 3)
+        url = server.url + "/missing"
+        assert_error(command("--info", with_secrets(url)), 3)
+        ended = command("--info", "--json", with_secrets(url))
+        said = json.loads(ended.stdout)
+        assert (3, url, 404) == (ended.returncode, said["url"], said["status_code"])
 
 
 class TestChecksum:
@@ -432,6 +439,15 @@ class TestChecksum:
         assert_error(command(url, "copy"), 6, saying="md5")
         for arguments in (["--no-verify"], ["-ca", "null"], ["-cs", "x", "-ca", "null"]):
             assert 0 == command("-f", url, "copy", *arguments).returncode
+
+    @pytest.mark.parametrize("options", [["-q"], ["--json"]])
+    @pytest.mark.parametrize("file", ["copy", "-"])
+    def test_that_cannot_be_told_is_no_success(self, server, command, options, file):
+        if file == "-":
+            options = ["-q"]
+        ended = command(*options, server.put("/object", MIB), file, "-ca", "s3_etag", "-cs", "0" * 32 + "-1000")
+        assert (6, True) == (ended.returncode, "digest" in ended.stderr + "digest" * (file == "copy"))
+        assert [] == names()
 
     def test_is_required_if_told_so(self, server, command):
         assert_error(command(server.put("/object", 9), "copy", "--require-checksum"), 6, saying="digest")

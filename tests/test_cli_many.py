@@ -1,5 +1,6 @@
 """The command line, for many objects: a manifest, what becomes of each entry, and what is left when it is stopped."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from getm import cli
 from tests.commands import SECRET, assert_error, names, run, run_here, run_on_terminal, screen, started, wait_until
 from tests.content import assert_ramp, ramp
 from tests.servers.answer import Fault
@@ -297,7 +299,24 @@ class TestFailures:
         assert_error(command("--failed", path, entries=small(server, 1)), 7)
         assert [] == server.log
 
-    @pytest.mark.parametrize("path", ["-", "kept", "kept.part"])
+    def test_that_cannot_be_written_are_told_of(self, server, command, monkeypatch):
+        def replace(_source, target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+
+        monkeypatch.setattr(cli.os, "replace", replace)
+        ended = command("--failed", "again", entries=[server.url + "/missing"])
+        assert (7, "getm: again: No space left on device: what has failed is not listed there") == (
+            ended.returncode,
+            ended.stderr.splitlines()[-1],
+        )
+        assert [] == [name for name in names() if name.startswith(".getm")]
+
+    def test_are_written_to_what_a_link_names(self, server, command):
+        Path("again").symlink_to("real")
+        assert 0 == command("--failed", "again", entries=small(server, 1)).returncode
+        assert (True, "[]\n") == (Path("again").is_symlink(), Path("real").read_text())
+
+    @pytest.mark.parametrize("path", ["", "-", "kept", "kept.part"])
     def test_are_not_written_over_what_is_copied(self, server, command, path):
         entries = [{"url": server.put("/a", 9), "filepath": "kept"}]
         assert_error(command("--failed", path, entries=entries), 2, saying="--failed")

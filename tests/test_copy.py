@@ -1,8 +1,8 @@
 """A copy ends as a whole file in its place, or as an error and nothing."""
 
 import errno
+import hashlib
 import os
-import re
 import stat
 
 import pytest
@@ -15,6 +15,8 @@ BLOCK = MIB = 2**20
 SIZE = 4 * BLOCK + 5
 
 IN_PARTS = {"x-amz-request-id": "1", "ETag": f'"{"0" * 32}-3"'}  # and how long they were, nobody knows
+
+UNTOLD = "not verified, only who knows how long its parts were can tell: give s3-etag:HEX-N:LENGTH"
 
 EVERY = pytest.mark.parametrize("concurrency", [None, 1, 4], ids="concurrency-{}".format)
 
@@ -37,9 +39,26 @@ class TestTerms:
             getm.copy(url, tmp_path / "a.bin", skip=True, size=SIZE + 1)
         assert url == caught.value.url
 
-    def test_of_a_digest_that_cannot_be_told_warn(self, url, tmp_path, caplog):
-        assert None is getm.copy(url, tmp_path / "a.bin", checksum=f"s3-etag:{'0' * 32}-3").verified
-        assert ["not verified"] == re.findall("not verified", caplog.text)
+    def test_of_a_digest_that_cannot_be_told_are_an_error_before_a_byte_where_no_length_fits(self, server, url, tmp_path):
+        with pytest.raises(getm.IntegrityError, match=UNTOLD):
+            getm.copy(url, tmp_path / "a.bin", checksum=f"s3-etag:{'0' * 32}-777")
+        assert [] == list(tmp_path.iterdir())
+        assert 1 == len(server.log)
+
+    def test_of_a_digest_that_cannot_be_told_leave_what_they_brought_to_who_can(self, server, tmp_path):
+        content = ramp(0, 20 * MIB + 5)
+        url = server.put("/b.bin", content)
+        parts = [content[start : start + 7 * MIB] for start in range(0, len(content), 7 * MIB)]
+        etag = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest() + "-3"
+        with pytest.raises(getm.IntegrityError, match=UNTOLD) as caught:
+            getm.copy(url, tmp_path / "b.bin", checksum=f"s3-etag:{etag}")
+        assert ("s3-etag", etag, "") == (caught.value.algorithm, caught.value.expected, caught.value.actual)
+        assert {"b.bin.part", "b.bin.part.json"} == set(os.listdir(tmp_path))
+        before = len(server.log)
+        copied = getm.copy(url, tmp_path / "b.bin", checksum=f"s3-etag:{etag}:7MiB")
+        assert ("the caller", len(content)) == (copied.verified, copied.resumed)
+        assert content == (tmp_path / "b.bin").read_bytes()
+        assert [(0, 1)] == [(request.start, request.stop) for request in server.log[before:]]
 
     @pytest.mark.parametrize("terms", [{"limit_rate": "2M"}, {"limit_rate": 1}, {"size": "12"}, {"checksum": ""}], ids=repr)
     def test_that_make_no_sense_are_refused(self, server, url, tmp_path, terms):

@@ -45,7 +45,7 @@ def surroundings(monkeypatch, tmp_path):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no.netrc"))
     monkeypatch.setattr(getm.retry, "BACKOFF_FIRST", 0.001)
@@ -399,6 +399,7 @@ class TestCertificates:
                 ({"session": session}, None),
                 ({}, "REQUESTS_CA_BUNDLE"),
                 ({}, "CURL_CA_BUNDLE"),
+                ({}, "SSL_CERT_FILE"),
                 ({"verify": True}, "REQUESTS_CA_BUNDLE"),
             ):
                 default(concurrency).clear()

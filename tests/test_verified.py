@@ -15,6 +15,7 @@ import pytest
 from awscrt import checksums
 
 import getm
+from getm import integrity
 from getm.engine import default
 from tests.content import ramp
 from tests.contract import CONTENT, RandomOperationsContract, ReadOnlyFileContract
@@ -232,6 +233,14 @@ class TestRightDigest:
             file.read()
             assert file.verified is None
         assert [] == warned()
+
+    @pytest.mark.parametrize("parts", [1_000, 2])
+    def test_of_the_callers_that_cannot_be_told_is_warned_of(self, server, warned, parts):
+        url = server.put("/b", SIZE)
+        with getm.open(url, checksum=f"s3-etag:{'0' * 32}-{parts}", concurrency=None) as file:
+            assert WHOLE == file.read()
+            assert file.verified is None
+        assert [f"{url}: not verified, {integrity.UNTOLD}"] == warned()
 
     @pytest.mark.parametrize("checksum", [None, "none", "auto"])
     def test_is_nobodys_if_nobody_promises_one(self, url, warned, checksum):

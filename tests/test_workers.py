@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import getm
-from getm.engine import default
+from getm.engine import default, pool
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
@@ -235,6 +235,18 @@ class TestStart:
             assert ramp(0, SIZE) == file.read()
         assert [] == descendants()
         assert 1 == len(caplog.records)
+
+    @pytest.mark.parametrize("concurrency", [1, 4])
+    def test_without_workers_that_come_up_reading_goes_on_in_the_caller(
+        self, server, new_engine, monkeypatch, caplog, concurrency
+    ):
+        still = "import getm.engine.worker\ngetm.engine.worker._work = lambda *_: os._exit(1)\nlaunch(channel"
+        monkeypatch.setattr(pool, "_LAUNCHER", "import os\n" + pool._LAUNCHER.replace("launch(channel", still))
+        url = server.put("/a.bin", SIZE)
+        with getm.open(url, concurrency=concurrency, engine=new_engine(), deadline=10) as file:
+            assert ramp(0, SIZE) == file.read()
+        (record,) = caplog.records
+        assert "they end as soon as they are started" in record.getMessage()
 
 
 class TestEnd:

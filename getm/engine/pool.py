@@ -47,6 +47,7 @@ launch(channel, int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
 """What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms; and
 what requests guesses the encoding of texts by, which it can do without, though it warns: 15 ms."""
 _TITLE = b"getm: background"
+_NO_WORKER = "they end as soon as they are started"
 CLOSE_SECONDS = 2.0
 LAUNCH_SECONDS = 0.12
 """What a launcher takes to come up: Python, and requests."""
@@ -54,6 +55,8 @@ SOON = 0.02
 """Seconds in which workers that are late are up, perhaps."""
 LAUNCHES_MOST = 3
 """Launchers started in a row none of whose workers came up; then it is given up."""
+BIRTHS_MOST = 16
+"""Likewise of workers that ended before they came up, as where a limit keeps them from starting a thread."""
 
 
 @dataclass(eq=False)
@@ -90,6 +93,7 @@ class Pool:
         self._due = 0.0  # when it is likely to be up
         self._is_tried = False  # whether this launcher was given a worker to start
         self._fruitless = 0  # launchers that were, since a worker last came up
+        self._stillborn = 0  # workers that have ended before, since then
         self._ready = select.epoll()
         self._alarm = io.FileIO(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         self._ready.register(self._alarm, select.EPOLLIN)
@@ -106,7 +110,7 @@ class Pool:
         if not sys.executable:
             return self._go_without("sys.executable is empty")
         if self._fruitless >= LAUNCHES_MOST:
-            return self._go_without("they end as soon as they are started")
+            return self._go_without(_NO_WORKER)
         try:
             self._launch()
         except (OSError, ValueError) as error:
@@ -189,12 +193,15 @@ class Pool:
                     packet = b""
                 if not packet:
                     self.retire(worker)
+                    self._stillborn += worker.pid is None
+                    if self._stillborn >= BIRTHS_MOST and self.most:
+                        self._go_without(_NO_WORKER)
                     yield worker, None
                     break
                 message = decode_from_worker(packet)
                 if isinstance(message, Hello):
                     worker.pid = message.pid
-                    self._fruitless = 0
+                    self._fruitless = self._stillborn = 0
                     continue
                 if isinstance(message, Bye):
                     self.retire(worker)

@@ -12,7 +12,13 @@ import urllib3
 from getm import uri
 from getm.retry import Failure, Trouble
 
-_CERTIFICATE_HINT = "verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
+_CERTIFICATE_HINT = "--cacert, verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
+_REASONS = {
+    "IncompleteRead": "it ended too early",
+    "RemoteDisconnected": "the server closed it without an answer",
+    "ValueError": "what came is no part of an answer",
+}
+"""What errors without a text for people mean."""
 
 
 def connection_failure(error: Exception) -> Failure:
@@ -42,7 +48,8 @@ def reason(error: BaseException) -> str:
     for one in reversed(_chain(error)):
         if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.exceptions.RequestException):
             return one.strerror
-    return type(root).__name__
+    name = type(root).__name__
+    return _REASONS.get(name, name)
 
 
 def is_stale(error: BaseException) -> bool:

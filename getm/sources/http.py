@@ -149,7 +149,7 @@ class HttpSource:
         if not failure.is_refusal or failure.is_absence or expiry is None or expiry > time.time():
             return failure
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
-        return replace(failure, message=f"{failure.message}; the URL expired at {when}, refresh= can give a fresh one")
+        return replace(failure, message=f"{failure.message}; the URL expired at {when}: a fresh one is needed (refresh=)")
 
     def key(self) -> object | None:
         """Return what readers must have in common to share blocks; None if they must not.

@@ -23,6 +23,7 @@ from getm.retry import Failure, RequestFailed, Trouble
 
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
 _PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
+_AUTHORITY_NAMES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
 _USER_AGENT = "getm"
 _DEFAULTS = requests.utils.default_headers()
@@ -140,9 +141,9 @@ def _environment(url: str, settings: Settings) -> tuple[bool | str, str | tuple[
         return True if found_verify is None else found_verify, found["cert"], dict(found["proxies"])
     verify: bool | str = True if settings.verify is None else settings.verify
     if verify is True:
-        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        verify = next((os.environ[name] for name in _AUTHORITY_NAMES if os.environ.get(name)), True)
         if isinstance(verify, str) and url.startswith("https:") and not os.path.exists(verify):
-            raise UsageError(f"there is no file {verify!r}, which REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names")
+            raise UsageError(f"there is no file {verify!r}, which {' or '.join(_AUTHORITY_NAMES)} names")
     if settings.proxies is None:
         proxies = _environ_proxies(url)
     return verify, settings.cert, proxies
