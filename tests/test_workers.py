@@ -240,8 +240,8 @@ class TestStart:
     def test_without_workers_that_come_up_reading_goes_on_in_the_caller(
         self, server, new_engine, monkeypatch, caplog, concurrency
     ):
-        still = "import getm.engine.worker\ngetm.engine.worker._work = lambda *_: os._exit(1)\nlaunch(channel"
-        monkeypatch.setattr(pool, "_LAUNCHER", "import os\n" + pool._LAUNCHER.replace("launch(channel", still))
+        still = "import os\nsys.modules['getm.engine.worker']._work = lambda *_: os._exit(1)\nlaunch(channel"
+        monkeypatch.setattr(pool, "_LAUNCHER", pool._LAUNCHER.replace("launch(channel", still))
         url = server.put("/a.bin", SIZE)
         with getm.open(url, concurrency=concurrency, engine=new_engine(), deadline=10) as file:
             assert ramp(0, SIZE) == file.read()
