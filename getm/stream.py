@@ -187,7 +187,7 @@ def urlopen(
     settings = config.settings({"concurrency": concurrency, **options})
     integrity.choose(checksum, {})
     engine = chosen(engine, concurrency)
-    feed = engine.attach(open_source(url, settings), settings, forward=True)
+    feed = engine.attach(open_source(url, settings, forward=True), settings, forward=True)
     try:
         return Stream(engine, feed, checksum)
     except BaseException:

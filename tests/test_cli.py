@@ -285,6 +285,12 @@ class TestStdout:
         ended = run(server.url + "/object", "-", "-v", "--checksum", "md5:" + hashlib.md5(ramp(0, 9)).hexdigest())
         assert (0, True) == (ended.returncode, "verified by a digest of the caller" in ended.stderr)
 
+    def test_an_object_of_a_server_without_ranges_needs_no_room(self, server, folder):
+        server.fail(Fault(whole=True), times=None)
+        script = 'TMPDIR=/missing "$@" | md5sum'
+        ended = shell(script, server.put("/object", MIB), "-")
+        assert (MD5, "") == (ended.stdout.split()[0], ended.stderr)
+
     def test_an_object_without_size_goes_there_too(self, server, folder):
         url = server.put("/object", MIB)
         server.fail(Fault(whole=True, framing="chunks"), times=None)

@@ -1,6 +1,7 @@
 """A server without ranges: its objects are read once, to a temporary file, and behave as all others."""
 
 import contextlib
+import hashlib
 import os
 import re
 import resource
@@ -94,6 +95,57 @@ class TestDoors:
         only_framed(server, framing)
         with getm.open(url) as file:
             assert ramp(0, size) == file.read()
+
+
+class TestStreams:
+    """What is only read forwards is not kept."""
+
+    @EVERY
+    def test_write_nothing_and_have_no_limit(self, server, url, monkeypatch, tmp_path, concurrency):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        with getm.urlopen(url, concurrency=concurrency, spool=1000) as stream:
+            assert_ramp(stream.read(SIZE // 2), 0)
+            assert_ramp(stream.read(), SIZE // 2)
+        assert 1 == len(server.log)
+
+    @EVERY
+    @pytest.mark.parametrize("after", [0, 1, 3 * BLOCK])
+    def test_whose_pass_breaks_off_go_on_by_another(self, server, url, concurrency, after):
+        server.heal()
+        server.fail(Fault(whole=True, cut=after), times=2)
+        server.fail(Fault(whole=True), times=None)
+        position = 0
+        for part in getm.iter_content(url, 300_000, concurrency=concurrency):
+            assert_ramp(part, position)
+            position += len(part)
+        assert SIZE == position
+        assert 3 == len(server.log)
+
+    @EVERY
+    def test_go_on_right_though_blocks_are_forgotten(self, server, url, new_engine, concurrency):
+        engine = new_engine(memory=4 * BLOCK, processes=0 if concurrency is None else 4)
+        with getm.urlopen(url, concurrency=concurrency, engine=engine) as stream:
+            held = [stream.read(100_000)]
+            for _ in range(20):
+                engine.clear()
+                held.append(stream.read(100_000))
+            held.append(stream.read())
+        assert ramp(0, SIZE) == b"".join(held)
+
+    def test_are_verified(self, server, url):
+        with getm.urlopen(url, checksum="md5:" + hashlib.md5(ramp(0, SIZE)).hexdigest()) as stream:
+            while stream.read(BLOCK):
+                pass
+            assert "the caller" == stream.verified
+
+    def test_of_a_forked_child_are_by_a_pass_of_its_own(self, server, url):
+        with getm.urlopen(url, concurrency=None) as stream:
+            assert_ramp(stream.read(1000), 0)
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if bytes(stream.read()) == ramp(1000, SIZE) else 1)
+            assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert_ramp(stream.read(), 1000)
 
 
 class TestSeeking:

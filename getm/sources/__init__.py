@@ -24,16 +24,16 @@ __all__ = [
 ]
 
 
-def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = None) -> Source:
+def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = None, *, forward: bool = False) -> Source:
     """Return the source for *url*, or for what it returns if it is callable; nothing is sent yet.
 
     What a server without ranges sends goes to the file whose path *file* returns, once there is such an answer; to a
-    temporary one if that is None.
+    temporary one if that is None; or nowhere, if the object is read *forward* alone, and its size is known.
 
     Raises:
         UsageError: the URL or an option cannot be used.
     """
-    return HttpSource(url, settings, file)
+    return HttpSource(url, settings, file, forward=forward)
 
 
 def open_transport(known: Iterable[str] = ()) -> Transport:

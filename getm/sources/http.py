@@ -40,9 +40,12 @@ class HttpSource:
         settings: headers, credentials, certificates, proxies and times.
         file: returns the path of what a server without ranges is to be spooled to, without a limit; None for a temporary
             file.
+        forward: whether the object is read forwards alone.
     """
 
-    def __init__(self, url: Url, settings: Settings, file: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self, url: Url, settings: Settings, file: Callable[[], str] | None = None, *, forward: bool = False
+    ) -> None:
         session, auth = settings.session, settings.auth
         if session is not None and not isinstance(session, requests.Session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -61,6 +64,7 @@ class HttpSource:
         self._settings = settings
         self._version: Version | None = None  # whichever is there
         self._file = file
+        self._forward = forward
         # Other threads ask by `_place` while one looks for a new one: each of these is replaced as a whole.
         self._first = self._start = self._place = place_of(uri.check(url), settings)
         check_headers(self._first)
@@ -181,14 +185,15 @@ class HttpSource:
             raise RequestFailed(Failure(Trouble.RANGE, "the server ignored the range and sent the whole object"))
         try:
             file = None if self._file is None else self._file()
-            self._spool = spool = Spool(body, self._settings.spool, self._send_whole, file)
+            keeps = not self._forward or body.answer.version.size < 0
+            self._spool = spool = Spool(body, self._settings.spool, self._send_whole, file, keeps=keeps)
             if body.answer.version.size < 0:
                 spool.complete()
         except BaseException:
             self._spool = None
             body.close()
             raise
-        if self._file is None:
+        if self._file is None and keeps:
             _log.warning("%s: the server knows no ranges; the object is read once, to a temporary file", self.name)
         self.is_local = True
         self._arrive(place, spool.answer)

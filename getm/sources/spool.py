@@ -1,4 +1,7 @@
-"""Objects of servers that know no ranges: one pass over the whole body, kept in a temporary file, read anywhere."""
+"""Objects of servers that know no ranges: one pass over the whole body, kept in a temporary file, read anywhere.
+
+Or kept nowhere, for who reads forwards alone: what lies before the pass then takes another one.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,14 @@ class Spool:
         most: bytes that the object may have in a temporary file.
         send: sends another such request, and checks that it is answered by the same version.
         file: path of the caller's file, which is there; None for a temporary one.
+        keeps: whether there is a file at all.
     """
 
-    def __init__(self, body: Body, most: int, send: Callable[[], Body], file: str | None = None) -> None:
+    def __init__(
+        self, body: Body, most: int, send: Callable[[], Body], file: str | None = None, *, keeps: bool = True
+    ) -> None:
         self.answer = body.answer
-        self._most = most if file is None else sys.maxsize
+        self._most = most if file is None and keeps else sys.maxsize
         self._send = send
         self._body: Body | None = body
         self._passed = 0  # bytes that the body has brought
@@ -40,6 +46,9 @@ class Spool:
         self._process = os.getpid()
         self._lock = threading.Lock()  # for the pass
         self._folder = tempfile.gettempdir() if file is None else None  # for errors
+        self._descriptor = -1
+        if not keeps:
+            return
         if file is None:
             with tempfile.TemporaryFile() as temporary:
                 self._descriptor = os.dup(temporary.fileno())
@@ -79,9 +88,9 @@ class Spool:
         """
         if self._process != os.getpid():
             self._process, self._lock, self._body = os.getpid(), threading.Lock(), None
-        if start >= self._count:
+        if start >= self._count or self._descriptor < 0:
             with self._lock:
-                if start >= self._count:
+                if start >= self._count or self._descriptor < 0:
                     return self._receive(start, buffer)
         return os.preadv(self._descriptor, [buffer[: self._count - start]], start)
 
@@ -100,6 +109,8 @@ class Spool:
     def _receive(self, start: int, buffer: memoryview) -> int:
         """Go on with the pass as far as *start*, and from there into *buffer*."""
         try:
+            if start < self._passed:  # and was not kept
+                self.close()
             if self._body is None:
                 self._body, self._passed = self._send(), 0
             scratch = memoryview(bytearray(min(SCRATCH, start - self._passed))) if start > self._passed else buffer
@@ -117,6 +128,8 @@ class Spool:
         start, self._passed = self._passed, self._passed + count
         if self._passed > self._most:
             raise self._too_large()
+        if self._descriptor < 0:
+            return count
         try:
             while self._count < self._passed:
                 self._count += os.pwrite(self._descriptor, buffer[self._count - start : count], self._count)
