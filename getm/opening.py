@@ -94,6 +94,7 @@ def open(  # noqa: PLR0913  # what the builtin has, and an engine
     is_text = mode != "rb"
     if not is_text and (encoding, errors, newline) != (None, None, None):
         raise UsageError("encoding, errors and newline are for text: give mode 'r'")
+    config.check_count("buffering", buffering, -1)
     settings = config.settings(options)
     integrity.choose(checksum, {})
     engine = chosen(engine, settings.concurrency)

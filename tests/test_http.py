@@ -256,6 +256,10 @@ class TestOddAnswers:
         assert b"" == getm.read(url)
         assert 0 == getm.info(url).size
 
+    def test_empty_object_without_a_version_is_not_warned_of(self, server, caplog):
+        assert b"" == getm.read(server.put("/empty", 0, {"ETag": None, "Last-Modified": None}))
+        assert [] == caplog.records
+
     def test_range_beyond_the_end(self, server, url):
         assert b"" == getm.read(url, SIZE, SIZE + 10)
         assert ramp(SIZE - 5, SIZE) == getm.read(url, SIZE - 5, SIZE + 10)
@@ -466,7 +470,7 @@ class TestStatus:
         assert [
             f"{url}, bytes 0-{BLOCK - 1}, attempt 1: the server answered 503 Service Unavailable",
             f"{url}, bytes 0-0, attempt 1: the server answered 404 Not Found",
-            f"{url}, bytes 105-999, attempt 1: the server ended the body 895 bytes early",
+            f"{url}, bytes 105-999, attempt 1: the server ended an answer 895 bytes early",
         ] == [record.getMessage() for record in caplog.records]
 
     @EVERY
@@ -665,6 +669,8 @@ class TestRequests:
             getm.open("http://a b/")
         with pytest.raises(TypeError):
             getm.read(url, 1.5, 2)
+        with pytest.raises(getm.UsageError, match="buffering"):
+            getm.open(url, buffering="4K")
         assert [] == server.log
 
 

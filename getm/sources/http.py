@@ -229,7 +229,7 @@ class HttpSource:
             encoding = uri.printable(encoding)[:100]
             if encoding.lower() != "identity":
                 _log.warning("%s: Content-Encoding is %s; these are the bytes as stored", uri.redact(place.url), encoding)
-            if answer.version.validator is None:
+            if answer.version.validator is None and answer.version.size:
                 _log.warning("%s: neither ETag nor Last-Modified; only its size tells a version", uri.redact(place.url))
         self._version = answer.version if self._version is None else self._version
         self._place = self._start = place

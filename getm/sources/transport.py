@@ -120,7 +120,7 @@ class HttpBody:
             self.close()
             if self._answer.stop == UNTOLD and not self._skipped:
                 return 0
-            raise RequestFailed(Failure(Trouble.CUT, f"the server ended the body {left} bytes early"))
+            raise RequestFailed(Failure(Trouble.CUT, f"the server ended an answer {left} bytes early"))
         self._left -= count
         if self._left == 0:
             self.close()
