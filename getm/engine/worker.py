@@ -148,6 +148,7 @@ class _Worker:
         self._segments: deque[Segment] = deque()  # its places that are not filled yet
         self._is_cancelled = False
         self._body: Body | None = None
+        self._mapped: set[int] = set()  # addresses whose pages were, for what has been given back since it is but slower
 
     def work(self) -> None:
         """Do what is told until there is nothing to do for long."""
@@ -271,7 +272,9 @@ class _Worker:
                 place = waste
             else:
                 place = self._view[segment.address : segment.address + last - segment.start]
-                populate(self._memory, segment.address, len(place))
+                if segment.address not in self._mapped:
+                    populate(self._memory, segment.address, len(place))
+                    self._mapped.add(segment.address)
             filled = 0
             while progress.position < last and not self._is_cancelled:
                 part = place[filled:] if segment.address is not None else place[: last - progress.position]
