@@ -293,7 +293,7 @@ def _contents(path: str) -> bytes:
 def _check_writable(path: str) -> None:
     """Find out, before hours are spent, that a file could not be written afterwards."""
     if path in ("", "-"):
-        raise click.UsageError("--failed does not go to stdout; for a file of this name give ./-")
+        raise click.UsageError(f"--failed takes the path of a file, not {path!r}; for one of the name - give ./-")
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     folder = os.path.dirname(path) or "."

@@ -127,21 +127,10 @@ def test_at_any_line_it_leaves_and_everything_goes_on(server, tmp_path, do, conc
         engine.close()
 
 
-class InterruptOfReturn:
-    """Raises `KeyboardInterrupt` as the *number*-th function that sends a request returns: what it has locked stays so."""
+class InterruptOfReturn(Interrupt):
+    """Raises it as the *number*-th function that sends a request returns: what that has locked stays locked."""
 
     FILES = ("/urllib3/", "/requests/", "/http/client.py", "/queue.py", "/threading.py", "/getm/sources/")
-
-    def __init__(self, number):
-        self.count = 0
-        self.place = None
-        self._number = number
-
-    def __enter__(self):
-        sys.settrace(self._call)
-
-    def __exit__(self, *_):
-        sys.settrace(None)
 
     def _call(self, frame, _event, _argument):
         name = frame.f_code.co_filename
