@@ -177,7 +177,7 @@ def _copy_one(given: dict[str, Any], file: str | None, wish: _Wish) -> int:
         if given["no_clobber"]:
             batch.check_absent(path)
         if not given["dry_run"]:
-            if folder:
+            if folder and path.startswith(folder):
                 os.makedirs(folder, exist_ok=True)
             watcher = progress.watcher(wish.show, uri.printable(os.path.basename(path)))
             copied = Copy(url, path, settings, terms, given["engine"], watcher).run()

@@ -434,14 +434,14 @@ def _target(path: str) -> tuple[str, int | None]:
     if not path:
         raise UsageError("the path of the file is empty")
     if path.endswith("/"):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise IsADirectoryError(errno.EISDIR, "names a folder, not a file in it", path)
     target = path if os.path.isabs(path) and not os.path.islink(path) else os.path.realpath(path)
     try:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
         return target, None
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        raise IsADirectoryError(errno.EISDIR, "is a folder: name a file in it", path)
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     return target, mode & 0o777  # bits beyond would give the bytes of a server the rights of whoever copies them

@@ -47,11 +47,16 @@ def shell(script, *arguments):
     return run(script, "bash", sys.executable, "-m", "getm", *arguments, command=["bash", "-c"])
 
 
+def is_recorded():
+    """Whether some of the copy is there, and recorded."""
+    return "copy.part.json" in names() and json.loads(Path("copy.part.json").read_text())["finished"]
+
+
 def stop_half_way(server, url, *options):
     """Copy an object of 20 MiB until some of it is recorded, stop that, and let the server be well again."""
     server.fail(Fault(stall=MIB // 2), when=lambda request: request.start, times=None)
     with started(url, "copy", *options) as process:
-        wait_until(lambda: "copy.part.json" in names() and json.loads(Path("copy.part.json").read_text())["finished"])
+        wait_until(is_recorded)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
     assert PARTS == names()
@@ -551,7 +556,7 @@ class TestFailures:
         url = server.put("/object", 20 * MIB)
         server.fail(Fault(stall=MIB // 2), when=lambda request: request.start, times=None)
         with started(url, "copy") as process:
-            server.wait_for(lambda log: len(log) > 1)  # which the second is not sent before the first is answered
+            wait_until(is_recorded)
             process.send_signal(number)
             stdout, stderr = process.communicate(timeout=10)
         assert (code, "", f"getm: stopped by {number.name}\n") == (process.returncode, stdout, stderr)
