@@ -62,17 +62,19 @@ class Handout:
             check = self._checks.pop()
         if check is None or (check.count not in (start, self._size) and len(data)):
             if start:
-                self._promise = None
-                _log.warning("%s: not read in order, so it is not verified", self._name)
+                if self.verified is None:  # otherwise another thread has handed out the same, and all else, in order
+                    self._promise = None
+                    _log.warning("%s: not read in order, so it is not verified", self._name)
                 return
             check = Check(promise, self._size, self._name)
         if check.count < self._size:
             check.update(data)
         self._checks.append(check)
         if check.count == self._size:
-            if check.finish():
+            is_kept = check.finish()
+            if is_kept and self._promise is not None:  # no other thread has given it up
                 self.verified = promise.origin
-            else:
+            if not is_kept:
                 self._tell(promise)
             self._promise = None
 

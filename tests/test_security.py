@@ -627,18 +627,30 @@ def chunk(data):
 
 
 class TestHostileBodies:
-    ENDLESS = pytest.mark.parametrize(
-        "lines", [(), ("Transfer-Encoding: chunked",), (f"Content-Length: {10**14}",)], ids=str
-    )
+    LONG = (f"Content-Length: {10**14}",)
+    ENDLESS = pytest.mark.parametrize("lines", [(), ("Transfer-Encoding: chunked",), LONG], ids=str)
 
-    @pytest.mark.parametrize("door", ["open", "urlopen", "read", "iter_content"])
-    @ENDLESS
+    @pytest.mark.parametrize(
+        ("door", "lines"),
+        [
+            *itertools.product(["open", "urlopen", "read", "iter_content"], [(), ("Transfer-Encoding: chunked",)]),
+            ("open", LONG),
+            ("read", LONG),
+        ],
+    )
     def test_without_an_end_are_received_as_far_as_allowed(self, door, lines):
         piece = b"x" * 10_000
         piece = chunk(piece) if "chunked" in str(lines) else piece
         with RawServer(endless(piece, head("HTTP/1.1 200 OK", *lines))) as server:
             with pytest.raises(getm.RangeNotSupported, match="spool=100000"):
                 getattr(getm, door)(server.url + "/a", spool=100_000)
+            assert server.sent < 32 * MIB
+
+    def test_without_an_end_are_streamed_as_far_as_they_are_read(self):
+        with RawServer(endless(b"x" * 10_000, head("HTTP/1.1 200 OK", *self.LONG))) as server:
+            with getm.urlopen(server.url + "/a", spool=100_000) as stream:
+                for _ in range(3):
+                    assert b"x" * MIB == stream.read(MIB)
             assert server.sent < 32 * MIB
 
     @ENDLESS

@@ -328,6 +328,10 @@ class _Idle(queue.LifoQueue[Any]):
             raise queue.Full
         self._connections.append(item)
 
+    def qsize(self) -> int:
+        """Return how many there are."""
+        return len(self._connections)
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002
         """Return a connection.
 
