@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import click
 
 import getm
-from getm import batch, config, errors, integrity, manifest, options, progress, report, uri
+from getm import batch, config, errors, manifest, options, progress, report, uri
 from getm.about import look
 from getm.batch import Batch, Result
 from getm.engine import Engine
@@ -227,8 +227,7 @@ def _write_out(engine: Engine, url: str, settings: config.Settings, terms: Terms
                 time.sleep(max(0.0, began + stream.tell() / rate - time.monotonic()))
         finally:
             watcher.close()
-        is_demanded = terms.require_checksum or integrity.choose(terms.checksum, {}) is not None
-        if is_demanded and stream.verified is None:
+        if terms.is_demanding and stream.verified is None:
             raise errors.IntegrityError(f"{uri.redact(url)}: its digest could not be verified")
         return stream.size, stream.verified
 

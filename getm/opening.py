@@ -156,11 +156,12 @@ def read(
     engine = chosen(engine, settings.concurrency)
     source = open_source(url, settings)
     limit = start + settings.block_size
-    begun = first(source, settings, start, limit if stop is None else min(stop, limit))
-    size = begun[0].answer.version.size
-    stop = size if stop is None else min(stop, size)
-    if stop <= limit:
-        with closing(source):
-            return first_bytes(source, settings, begun[0], stop)
+    begun = None
+    if not source.is_local or (stop is not None and stop <= limit):  # otherwise `attach` warns before anything is sent
+        begun = first(source, settings, start, limit if stop is None else min(stop, limit))
+        last = begun[0].answer.version.size if stop is None else min(stop, begun[0].answer.version.size)
+        if last <= limit:
+            with closing(source):
+                return first_bytes(source, settings, begun[0], last)
     with Reader(engine, engine.attach(source, settings, begun=begun), settings) as reader:
-        return reader.read_at(start, stop - start)
+        return reader.read_at(start, max(0, (reader.size if stop is None else stop) - start))

@@ -81,8 +81,12 @@ class Terms:
             raise UsageError(f"limit_rate must be a number of bytes a second, at least {config.KIB}, not {rate!r}")
         if self.size is not None:
             config.check_count("size", self.size, 0)
-        if self.checksum is not None:
-            integrity.choose(self.checksum, {})
+        integrity.choose(self.checksum, {})
+
+    @property
+    def is_demanding(self) -> bool:
+        """Whether it is a failure if what was copied cannot be verified: the caller has named a digest, or requires one."""
+        return self.require_checksum or integrity.choose(self.checksum, {}) is not None
 
 
 def copy(  # noqa: PLR0913  # options, each by its name
@@ -373,7 +377,7 @@ class Copy:
         Raises:
             IntegrityError: he does. What was brought stays, for who can tell more.
         """
-        if self._terms.require_checksum or self._terms.checksum != "auto":
+        if self._terms.is_demanding:
             text = f"{check.name}: not verified, {integrity.UNTOLD}"
             raise IntegrityError(text, algorithm="s3-etag", expected=check.promise.text, url=check.name)
 

@@ -802,6 +802,15 @@ def session_with_a_hook():
     return session
 
 
+def test_what_a_hook_sees_is_read_here_with_a_warning(server):
+    url = server.put("/a.bin", 3 * MIB)
+    for door in (getm.open, getm.urlopen, getm.read):
+        with pytest.warns(UserWarning, match="reading is done in this process"):
+            result = door(url, session=session_with_a_hook(), concurrency=4)
+        with contextlib.nullcontext(result) if door is getm.read else result as content:
+            assert_ramp(content if door is getm.read else content.read(), 0)
+
+
 @pytest.mark.parametrize(
     "options",
     [pytest.param(dict, id="plain"), pytest.param(lambda: {"session": session_with_a_hook()}, id="seen by a hook")],

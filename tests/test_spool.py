@@ -30,6 +30,14 @@ def url(server):
     return server.put("/a.bin", SIZE)
 
 
+def assert_streams(url, concurrency):
+    position = 0
+    for part in getm.iter_content(url, 300_000, concurrency=concurrency):
+        assert_ramp(part, position)
+        position += len(part)
+    assert SIZE == position
+
+
 def only_framed(server, framing, **faults):
     server.heal()
     server.fail(Fault(whole=True, framing=framing, **faults), times=None)
@@ -50,11 +58,7 @@ class TestDoors:
     @FRAMINGS
     def test_stream_it(self, server, url, concurrency, framing):
         only_framed(server, framing)
-        position = 0
-        for part in getm.iter_content(url, 300_000, concurrency=concurrency):
-            assert_ramp(part, position)
-            position += len(part)
-        assert SIZE == position
+        assert_streams(url, concurrency)
         assert 1 == len(server.log)
 
     @EVERY
@@ -114,11 +118,7 @@ class TestStreams:
         server.heal()
         server.fail(Fault(whole=True, cut=after), times=2)
         server.fail(Fault(whole=True), times=None)
-        position = 0
-        for part in getm.iter_content(url, 300_000, concurrency=concurrency):
-            assert_ramp(part, position)
-            position += len(part)
-        assert SIZE == position
+        assert_streams(url, concurrency)
         assert 3 == len(server.log)
 
     @EVERY

@@ -146,6 +146,8 @@ class Engine:
             UsageError: its blocks are longer than this engine's slots.
         """
         if settings.block_size > self._budget.block_size:
+            if begun is not None:
+                begun[0].close()
             raise UsageError(
                 f"block_size {settings.block_size} is above this engine's {self._budget.block_size}: "
                 "give getm.Engine(block_size=...) one"

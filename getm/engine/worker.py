@@ -148,7 +148,7 @@ class _Worker:
         self._segments: deque[Segment] = deque()  # its places that are not filled yet
         self._is_cancelled = False
         self._body: Body | None = None
-        self._mapped: set[int] = set()  # addresses whose pages were, for what has been given back since it is but slower
+        self._mapped: set[int] = set()  # places whose pages were populated; if given back since, they fault one by one
 
     def work(self) -> None:
         """Do what is told until there is nothing to do for long."""

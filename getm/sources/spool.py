@@ -42,7 +42,7 @@ class Spool:
         self._send = send
         self._body: Body | None = body
         self._passed = 0  # bytes that the body has brought
-        self._count = 0  # bytes in the file
+        self._count = 0  # bytes in the file, if there is one
         self._process = os.getpid()
         self._lock = threading.Lock()  # for the pass
         self._folder = tempfile.gettempdir() if file is None else None  # for errors
@@ -88,9 +88,9 @@ class Spool:
         """
         if self._process != os.getpid():
             self._process, self._lock, self._body = os.getpid(), threading.Lock(), None
-        if start >= self._count or self._descriptor < 0:
+        if start >= self._count:
             with self._lock:
-                if start >= self._count or self._descriptor < 0:
+                if start >= self._count:
                     return self._receive(start, buffer)
         return os.preadv(self._descriptor, [buffer[: self._count - start]], start)
 
