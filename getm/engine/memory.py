@@ -95,10 +95,11 @@ class Memory:
     def ahead(self, readers: int) -> int:
         """Return how many blocks so many readers may have ahead of them, all together.
 
-        The others are for what is read now, one by each reader, or again; leased slots are for neither. If there were more
-        ahead than there are slots for, what is about to be read would be lost to what is to be read after it.
+        The others are for what is read now, one by each reader and perhaps leased, or again; more leased slots are for
+        neither. If there were more ahead than there are slots for, what is about to be read would be lost to what is to be
+        read after it; if one lease made it less, a run that has just got so far would be cancelled.
         """
-        slots = self._slots - len(self._leases.keys() | self._kept)
+        slots = self._slots - max(0, len(self._leases.keys() | self._kept) - readers)
         return max(0, min(slots * 3 // 4, slots - readers))
 
     # What is there.
@@ -221,14 +222,14 @@ class Memory:
         if slot is not None:
             self.table.hold(slot)
             return slot
-        slot = self.table.take(key, block, self.ahead(0))
+        slot = self.table.take(key, block, self.ahead(1))
         if slot is None or self.arena.back(slot):
             return slot
         _log.info("the system refuses more than %d MiB for blocks", self.arena.backed * self.arena.slot_size // MIB)
         self.table.release(slot)
         self._slots = self.arena.backed
         self.table.confine(self._slots)
-        return self.table.take(key, block, self.ahead(0))
+        return self.table.take(key, block, self.ahead(1))
 
     def fill(self, feed: Feed, start: int, stop: int) -> None:
         """Note that the whole pieces within a range are in their slots."""
