@@ -455,6 +455,28 @@ class TestWithoutProcesses:
         assert count >= 1
 
 
+class TestMany:
+    def test_an_idle_reader_takes_little(self, server):
+        code = """
+            import tracemalloc
+
+            files = []
+
+            def keep(count):
+                for _ in range(count):
+                    files.append(getm.open(url))
+                    assert len(files[-1].read(1)) == 1
+
+            keep(20)
+            tracemalloc.start()
+            keep(100)
+            tell(tracemalloc.get_traced_memory()[0] / 100, workers())
+        """
+        ((taken, started),), _ = run(code, server.put("/a.bin", 64 * MIB))
+        assert taken <= 18 * KIB
+        assert not started
+
+
 class TestOften:
     @pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.stress)])
     def test_opening_reading_and_closing_leaves_nothing(self, server, count):

@@ -28,6 +28,8 @@ import requests.adapters
 import urllib3
 import urllib3.connection
 
+BUFFER = 4096
+"""Bytes of an answer's buffer: most heads fit. With the usual 8 KiB a reader that waits takes 20 KiB in place of 16."""
 HEAD_MOST = 256 * 1024
 """Bytes of an answer before its body, interim answers included."""
 
@@ -222,9 +224,11 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
         super().__init__(sock, *arguments, **options)
         self._seconds = sock.gettimeout()
+        if isinstance(sock, socket.socket):  # not TLS through that of a proxy
+            self.fp = io.BufferedReader(cast("Any", self.fp).detach(), BUFFER)
         self._stream = self.fp
         self._records: ssl.SSLSocket | None = None  # where the body comes from, if that is TLS
-        if isinstance(sock, ssl.SSLSocket):  # not TLS through that of a proxy
+        if isinstance(sock, ssl.SSLSocket):
             self._records = sock
             cast("Any", self._stream.raw).readinto = functools.partial(_read_record, sock)
         elif isinstance(sock, socket.socket):
