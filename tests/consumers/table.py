@@ -1,4 +1,14 @@
-"""Who reads files: one line of code each, and what it may cost to read so from a URL."""
+"""Who reads files: one line of code each, and what it may cost to read so from a URL.
+
+Where more than 1.2 times of what is read may be fetched, less would take longer. All lines at 30 ms and 50 MiB/s, medians:
+
+    jumps of 64 KiB first, as it is                     14.8 s
+    of 32 KiB                                           15.0 s, `soundfile.read` of a part 0.32 s in place of 0.16
+    of 16 KiB                                           15.0 s, `h5py` of a column 0.51 s in place of 0.26
+    a first request of 1 MiB, as it is                  14.8 s
+    of 256 KiB, and no longer an answer to read through 17.1 s
+    of 64 KiB                                           17.7 s
+"""
 
 from dataclasses import dataclass
 
