@@ -181,7 +181,7 @@ class TestConnections:
     def crowd(self, monkeypatch):
         monkeypatch.setattr(planning, "CROWD", 3)
 
-    @pytest.mark.parametrize(("first_byte", "rate"), [(None, None), (0.03, None), (0.03, 1e9), (0.001, 20e6)])
+    @pytest.mark.parametrize(("first_byte", "rate"), [(None, None), (0.03, None), (0.03, 1e9), (0.001, 20e6), (0.008, 90e6)])
     def test_all_to_a_distant_server_and_to_one_that_holds_back(self, first_byte, rate):
         reader = planner(forward=True)
         reader.observe(first_byte, rate)
