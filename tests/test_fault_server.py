@@ -1,5 +1,6 @@
 """The fault server answers right when it is told nothing, and wrong exactly as it is told."""
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -197,13 +198,14 @@ def test_connection_is_dropped_before_an_answer(session, server, url):
     assert [None] == [request.status for request in server.wait_for(lambda log: log[0].finished)]
 
 
-def test_connection_hangs_up_after_a_whole_answer(session, server, url):
+def test_connection_hangs_up_after_a_whole_answer(server, url):
     server.fail(Fault(hang_up=True))
-    answer = session.get(url)
-    assert "Connection" not in answer.headers
-    assert SIZE == len(answer.content)
-    session.get(url)
-    assert [0, 1] == [request.connection for request in server.log]
+    with contextlib.closing(http.client.HTTPConnection(url.split("/")[2], timeout=10)) as connection:
+        connection.request("GET", "/a.bin")
+        answer = connection.getresponse()
+        assert "Connection" not in answer.headers
+        assert SIZE == len(answer.read())
+        assert connection.sock.recv(1) == b""
 
 
 def test_stall_lasts_until_released(session, server, url):

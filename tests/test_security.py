@@ -22,7 +22,7 @@ import requests
 import getm
 import getm.retry
 from getm.config import Settings
-from getm.engine import default
+from getm.engine import default, planner
 from getm.engine.messages import Fetch
 from getm.sources import open_source
 from getm.sources.transport import close_connections
@@ -427,7 +427,8 @@ class TestCertificates:
             getm.open(secure, concurrency=None, verify=str(bundle))
 
     @pytest.mark.usefixtures("workers_at_once")
-    def test_of_authorities_are_read_by_no_worker(self, server, certificates, bundle):
+    def test_of_authorities_are_read_by_no_worker(self, server, certificates, bundle, monkeypatch):
+        monkeypatch.setattr(planner, "CROWD", 4)
         server.put("/a.bin", SIZE)
         server.put("/b.bin", 32 * BLOCK)
         with TlsFront(server.url, certificates.server) as front, contextlib.closing(getm.Engine()) as engine:
