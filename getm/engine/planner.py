@@ -47,7 +47,7 @@ CROWD = available_cpus()
 over 4, and 0.550 over one; with TLS 0.852, 0.909, and 0.880."""
 WINDOW_NEAR = 32 * MIB
 """Widest window before a server that is near: so much is there within a first-byte time of a distant one. Wider ones only
-take memory: 1 GiB over 8 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
+take memory: 1 GiB over 4 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
 SKIP_UNMEASURED = 128 * 1024
 
 
