@@ -1,6 +1,5 @@
 """The fault server answers right when it is told nothing, and wrong exactly as it is told."""
 
-import contextlib
 import http.client
 import socket
 import threading
@@ -198,14 +197,15 @@ def test_connection_is_dropped_before_an_answer(session, server, url):
     assert [None] == [request.status for request in server.wait_for(lambda log: log[0].finished)]
 
 
-def test_connection_hangs_up_after_a_whole_answer(server, url):
+def test_connection_hangs_up_after_a_whole_answer(session, server, url):
     server.fail(Fault(hang_up=True))
-    with contextlib.closing(http.client.HTTPConnection(url.split("/")[2], timeout=10)) as connection:
-        connection.request("GET", "/a.bin")
-        answer = connection.getresponse()
-        assert "Connection" not in answer.headers
-        assert SIZE == len(answer.read())
-        assert connection.sock.recv(1) == b""
+    answer = session.get(url, stream=True)
+    connection = answer.raw.connection.sock
+    assert "Connection" not in answer.headers
+    assert SIZE == len(answer.content)
+    assert connection.recv(1, socket.MSG_PEEK) == b""  # waits for that: the session would send another request before
+    session.get(url)
+    assert [0, 1] == [request.connection for request in server.log]
 
 
 def test_stall_lasts_until_released(session, server, url):

@@ -188,14 +188,15 @@ class TestConnections:
         assert 8 == reader.connections
 
     @pytest.mark.parametrize("rate", [None, 1e9])
-    def test_few_to_a_near_one(self, rate):
+    def test_few_to_a_near_one(self, monkeypatch, rate):
+        monkeypatch.setattr(planning, "WINDOW_NEAR", ROOM)
         reader = planner(forward=True)
         reader.observe(0.001, rate)
         assert 3 == reader.connections
         assert 1 == planner(concurrency=1).connections
         reader.waited()
         (want,) = reader.wants([])
-        assert 3 <= (want.stop - want.start) // reader.run
+        assert 4 == (want.stop - want.start) // reader.run
 
     @pytest.mark.parametrize(
         ("first_byte", "rate", "is_bounded"),

@@ -224,15 +224,16 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
         super().__init__(sock, *arguments, **options)
         self._seconds = sock.gettimeout()
-        if isinstance(sock, socket.socket):  # not TLS through that of a proxy
-            self.fp = io.BufferedReader(cast("Any", self.fp).detach(), BUFFER)
-        self._stream = self.fp
         self._records: ssl.SSLSocket | None = None  # where the body comes from, if that is TLS
-        if isinstance(sock, ssl.SSLSocket):
-            self._records = sock
-            cast("Any", self._stream.raw).readinto = functools.partial(_read_record, sock)
-        elif isinstance(sock, socket.socket):
-            cast("Any", self._stream.raw).readinto = sock.recv_into  # without the methods between, which are Python
+        if isinstance(sock, socket.socket):  # not TLS through that of a proxy
+            raw = cast("Any", self.fp).detach()
+            if isinstance(sock, ssl.SSLSocket):
+                self._records = sock
+                raw.readinto = functools.partial(_read_record, sock)
+            else:
+                raw.readinto = sock.recv_into  # without the methods between, which are Python
+            self.fp = io.BufferedReader(raw, BUFFER)
+        self._stream = self.fp
         self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
 
     def begin(self) -> None:

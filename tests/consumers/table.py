@@ -1,6 +1,7 @@
 """Who reads files: one line of code each, and what it may cost to read so from a URL.
 
-Where more than 1.2 times of what is read may be fetched, less would take longer. All lines at 30 ms and 50 MiB/s, medians:
+Where jumps and the first answer bring more than 1.2 times of what is read, less would take longer. All lines at 30 ms and
+50 MiB/s, medians:
 
     jumps of 64 KiB first, as it is                     14.8 s
     of 32 KiB                                           15.0 s, `soundfile.read` of a part 0.32 s in place of 0.16
