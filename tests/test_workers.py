@@ -605,6 +605,16 @@ class TestHearing:
             for start in range(2 * BLOCK, 16 * BLOCK, BLOCK):
                 assert_ramp(stream.read(BLOCK), start)
 
+    @FORKS
+    def test_workers_push_nobody_from_a_processor(self, server, url, setting):
+        reading = """
+            file = getm.open(url, concurrency=1)
+            assert len(file.read(2 << 20)) == 2 << 20
+            report(*map(os.sched_getscheduler, [0, *processes()]))
+        """
+        with running(script(setting, REPORT, reading), url) as process:
+            assert [os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_BATCH] == reported(process)
+
     @pytest.mark.parametrize("concurrency", [1, 4])
     def test_idle_workers_do_nothing(self, server, url, concurrency):
         with getm.open(url, concurrency=concurrency) as file:

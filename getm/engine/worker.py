@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 from getm import sources
@@ -72,6 +73,7 @@ def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str]
         known: what its requests have needed, see `sources.known`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _give_way()
     memory = map_arena(arena)
     transport = sources.open_transport(known)
     gc.freeze()
@@ -102,6 +104,18 @@ def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str]
                 _work(socket.socket(fileno=descriptors[0]), memory, parent, transport)
             workers.add(process)
             os.close(descriptors[0])
+
+
+def _give_way() -> None:
+    """Have this process and those it forks not push others from a processor whenever bytes come; they still get their share.
+
+    Otherwise each packet interrupts who sends it, if that is on this machine, and who computes: copies of 1 GiB over 16
+    connections from a distant server, nginx here, took 1.90 s in place of 1.70; with other work on both processors 2.49 and
+    2.10.
+    """
+    with suppress(OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _end(workers: set[int]) -> NoReturn:
