@@ -2,8 +2,6 @@
 
 import gc
 import signal
-import sys
-import warnings
 from typing import NoReturn
 
 
@@ -12,10 +10,8 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing yet to leave in good order
     gc.disable()  # there is no garbage yet
-    for name in ("chardet", "charset_normalizer"):  # by which requests would guess the encoding of texts: 13 ms
-        sys.modules[name] = None  # type: ignore[assignment]
-    with warnings.catch_warnings(action="ignore"):  # it says that it misses them
-        from getm import cli  # noqa: PLC0415  # takes 0.2 s
+    from getm import cli  # noqa: PLC0415  # takes a while
+
     gc.enable()
     cli.main()
 

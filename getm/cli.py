@@ -16,7 +16,6 @@ import re
 import select
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -308,6 +307,8 @@ def _write_manifest(path: str, entries: Sequence[manifest.Entry]) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
+    import tempfile  # noqa: PLC0415  # takes 3 ms
+
     target = os.path.realpath(path)
     try:
         descriptor, fresh = tempfile.mkstemp(prefix=".getm-failed-", dir=os.path.dirname(target))

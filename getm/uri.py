@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from getm.errors import UsageError
@@ -36,6 +37,25 @@ _SIGNATURES = tuple(
 # Not the parser of the `email` package: it takes `filename` before `filename*`, eats the backslashes that would show
 # which part of `C:\dir\name` is the name, and raises a bare TypeError for some malformed values.
 _PARAMETER = re.compile(r'(?:^|;)\s*([^\s=;]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)', re.DOTALL)
+
+
+class Origin(NamedTuple):
+    """What a connection leads to."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+def address(url: str) -> tuple[Origin, str]:
+    """Return the server of a URL, and what to ask it for: path and query.
+
+    Raises:
+        ValueError: there is none.
+    """
+    parts = urlsplit(url)
+    origin = Origin(parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def check(url: str) -> str:

@@ -576,7 +576,7 @@ import importlib.metadata, os, runpy, signal, sys
 
 class Finder:
     def find_spec(name, *_):
-        if name == "requests":
+        if name == "http.client":
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder)

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
+import urllib3.util
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from getm.retry import RETRY_AFTER_MOST, Failure, RequestFailed, Trouble, parse_
 from getm.sources.answer import Redirected, check
 from getm.sources.base import UNTOLD, Request, Version
 from getm.sources.http import HttpSource
-from getm.sources.place import place_of, redirected, request_for
+from getm.sources.place import _CLEAN_URL, place_of, redirected, request_for, words
 
 NOW = 1_800_000_000.0
 SECRET = "hunter2"
@@ -180,7 +181,44 @@ PLAIN = st.text(st.sampled_from(string.ascii_lowercase + string.digits), min_siz
 HOSTS = st.sampled_from(["host", "host:80", "127.0.0.1", "[::1]:8080", "a.b.c"])
 
 
+PATHS = st.lists(
+    st.sampled_from([*"/.-_~aZ9%:@!$&'()*+,;=|", "%2F", "%2f", "%41", "%7E", "%C3%A9", "%5B", "%5b", "//", "..", "é", '"']),
+    max_size=8,
+).map("".join)
+
+
 class TestUrls:
+    @given(
+        st.sampled_from(["http", "https", "HTTP"]),
+        st.sampled_from(["host", "a.b-c", "h.", "h-", "a..b", "Host", "127.0.0.1", "[::1]", "user@host", "-a", "xn--a"]),
+        st.sampled_from(["", ":80", ":8080", ":080", ":", ":99999"]),
+        PATHS,
+        PATHS,
+        st.sampled_from(["", "?", "?a=b", "?a%2Fb=%7E", "?a=%2f", "#f", "?a#f", "?a?b/c", "?[a]"]),
+    )
+    @example("https", "host", "", "/a%2Fb", "", "?X-Amz-Signature=0a&b=%2B")
+    def test_that_are_sent_as_they_are_would_be_by_requests(self, scheme, host, port, path, more, query):
+        url = f"{scheme}://{host}{port}/{path}{query}{more}"
+        if not _CLEAN_URL.fullmatch(url):
+            return
+        prepared = requests.Request("GET", url).prepare()
+        assert url == prepared.url
+        parsed = urllib3.util.parse_url(url)
+        default = {"http": 80, "https": 443}[scheme]
+        assert ((scheme, parsed.host, parsed.port or default), parsed.request_uri) == uri.address(url)
+
+    @given(st.dictionaries(TEXTS, TEXTS))
+    @example({"range": "bytes=1-2", "ACCEPT": "a", "x-a": "b c"})
+    @example({"x-a": "b", "X-A": "c"})
+    def test_come_with_headers_as_they_would_by_requests(self, headers):
+        sent, sent_by_requests = (
+            outcome(words, place_of(f"http://host/{name}", Settings(headers=headers)), 1, 5)[0] for name in ("a", "%7e")
+        )
+        assert (sent is None) == (sent_by_requests is None)
+        if sent is not None:
+            assert sent[1] == sent_by_requests[1]
+            assert "bytes=1-4" == sent[1]["Range"]
+
     @given(TEXTS)
     def test_are_opened_or_refused(self, text):
         with contextlib.suppress(UsageError):

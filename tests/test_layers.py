@@ -21,7 +21,8 @@ LAYERS = [
     "ranges uri config retry integrity sources.base",
     (
         "engine.messages engine.blocks engine.planner engine.arena "
-        "sources.answer sources.connection sources.failures sources.place sources.spool sources.transport sources.http "
+        "sources.answer sources.connection sources.failures sources.sessions sources.place sources.spool sources.transport "
+        "sources.http "
         "sources"
     ),
     "engine.pool engine.worker",
@@ -47,8 +48,16 @@ SIDEWAYS = {
     "config": {"ranges"},
     "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
-    "sources.transport": {"sources.answer", "sources.connection", "sources.failures", "sources.spool"},
-    "sources.http": {"sources.answer", "sources.connection", "sources.place", "sources.spool", "sources.transport"},
+    "sources.failures": {"sources.connection"},
+    "sources.sessions": {"sources.connection"},
+    "sources.place": {"sources.sessions"},
+    "sources.transport": {
+        *("sources.answer", "sources.connection", "sources.failures", "sources.sessions", "sources.spool"),
+    },
+    "sources.http": {
+        *("sources.answer", "sources.connection", "sources.place", "sources.sessions", "sources.spool"),
+        "sources.transport",
+    },
     "sources": {"sources.connection", "sources.http", "sources.transport"},
     "contrib.pysam": {"contrib.htslib"},
 }
@@ -61,12 +70,13 @@ APART = {
 THIRD_PARTY = {
     "awscrt": "integrity",
     "cachetools": "engine.blocks",
+    "certifi": "sources.connection",
     "click": "cli options",
     "fsspec": "contrib.fsspec",
     "pysam": "contrib.htslib",
-    "requests": "sources.connection sources.failures sources.http sources.place sources.transport",
+    "requests": "sources.sessions",
     "tqdm": "progress",
-    "urllib3": "sources.connection sources.failures sources.place sources.transport",
+    "urllib3": "sources.sessions",
 }
 
 
@@ -167,8 +177,10 @@ with open(f"/proc/self/task/{threading.get_native_id()}/children") as children:
     assert (1, "") == (threads, children)
 
 
-def test_the_command_imports_nothing_that_guesses_encodings():
-    command = [sys.executable, "-W", "error", "-X", "importtime", "-m", "getm", "--version"]
+@pytest.mark.parametrize("arguments", [[], ["--verbose"]])
+def test_copying_imports_nothing_that_it_can_do_without(server, tmp_path, arguments):
+    url, file = server.put("/a.bin", 3 << 20), tmp_path / "a.bin"
+    command = [sys.executable, "-X", "importtime", "-m", "getm", *arguments, url, file]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    assert " requests\n" in lines
-    assert "charset_normalizer." not in lines
+    assert "http.client" in lines
+    assert [] == [name for name in ("certifi", "requests", "urllib3", "importlib.metadata") if f" {name}\n" in lines]

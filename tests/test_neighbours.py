@@ -341,7 +341,7 @@ class TestCopy:
     # Two downloads to one file, of which the last wins.
     def test_to_a_file_that_another_is_writing_is_refused(self, server, url, tmp_path):
         release = threading.Event()
-        server.fail(Fault(stall=BLOCK // 2, release=release), when=lambda request: request.start > 0)
+        server.fail(Fault(stall=BLOCK // 2, release=release), when=lambda request: request.start == BLOCK)
         copying = in_thread(getm.copy, url, tmp_path / "a.bin")
         try:
             server.wait_for(lambda log: any(request.start and request.sent == BLOCK // 2 for request in log))

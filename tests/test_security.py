@@ -413,11 +413,11 @@ class TestCertificates:
     def test_of_authorities_are_read_once_for_all_connections(self, secure, bundle, monkeypatch):
         read = []
         load = ssl.SSLContext.load_verify_locations
-        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args: read.append(args[1:]) or load(*args))
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args: read.append(args[1]) or load(*args))
         for _ in range(3):
             close_connections()
             assert_reads(secure, concurrency=None, verify=str(bundle))
-        assert [(str(bundle),)] == read
+        assert [str(bundle)] == read
 
     def test_of_authorities_that_are_trusted_no_more_are_of_no_use(self, secure, certificates, bundle):
         assert_reads(secure, concurrency=None, verify=str(bundle))

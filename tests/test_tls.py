@@ -1,10 +1,10 @@
 """Bodies that come by TLS: read as they come, bounded in time, over connections that are used again."""
 
+import http.client
 import select
 import threading
 
 import pytest
-import urllib3.connection
 
 import getm
 from getm.sources import connection
@@ -132,9 +132,9 @@ def test_a_connection_is_used_again_and_waits_again(server, url, monkeypatch):
 
     def putrequest(self, *arguments, **options):
         waits.append(self.sock.gettimeout() if self.sock else None)
-        return urllib3.connection.HTTPSConnection.putrequest(self, *arguments, **options)
+        return http.client.HTTPConnection.putrequest(self, *arguments, **options)
 
-    monkeypatch.setattr(connection._SecureConnection, "putrequest", putrequest)
+    monkeypatch.setattr(connection.Connection, "putrequest", putrequest)
     with getm.open(url, concurrency=None, timeout=(5, 7)) as file:
         file.read_at(0, MIB)
         server.fail(Fault(delay=late))

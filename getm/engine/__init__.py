@@ -74,7 +74,7 @@ class Engine:
         processes: background processes at most; 0 does everything in the calling process, over private memory.
         block_size: bytes of a slot, the longest block that a reader may ask for.
         forks: whether background processes may be forked from this one, as long as it has a single thread. That saves
-            100 ms, and is for programs that know all their modules; others are not to be copied.
+            60 ms, and is for programs that know all their modules; others are not to be copied.
 
     Raises:
         UsageError: a value out of range.

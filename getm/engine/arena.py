@@ -12,7 +12,6 @@ import io
 import logging
 import mmap
 import os
-import tempfile
 import weakref
 from collections import deque
 
@@ -129,6 +128,8 @@ def _nameless_file(size: int) -> io.FileIO:
     if hasattr(os, "memfd_create"):
         file = io.FileIO(os.memfd_create("getm", os.MFD_CLOEXEC), "r+")
     else:
+        import tempfile  # noqa: PLC0415
+
         file = tempfile.TemporaryFile(prefix="getm-", buffering=0)  # noqa: SIM115  # the caller closes it
     try:
         os.fchmod(file.fileno(), 0o600)

@@ -33,24 +33,21 @@ from getm.engine.messages import PACKET_MOST, Bye, FromWorker, Hello, ToWorker, 
 _log = logging.getLogger(__name__)
 
 _LAUNCHER = """\
-import socket, sys, types, warnings
+import socket, sys, types
 channel = socket.socket(fileno=int(sys.argv[1]))
 home, *sys.path[:] = channel.recv(1 << 17).decode("utf-8", "surrogateescape").split("\\0")
-for name, folder in ("getm", home), ("getm.engine", home + "/engine"):
+for name, folder in ("getm", ""), ("getm.engine", "/engine"), ("getm.sources", "/sources"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]
-warnings.simplefilter("ignore")
-sys.modules["chardet"] = sys.modules["charset_normalizer"] = None
+    sys.modules[name].__path__ = [home + folder]
 from getm.engine.worker import launch
 launch(channel, int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
 """
-"""What the launcher runs. It leaves out what the two `__init__.py` import, which is the calling process's side: 40 ms; and
-what requests guesses the encoding of texts by, which it can do without, though it warns: 15 ms."""
+"""What the launcher runs. It leaves out what the `__init__.py` import, which is the calling process's side: 40 ms."""
 _TITLE = b"getm: background"
 _NO_WORKER = "they end as soon as they are started"
 CLOSE_SECONDS = 2.0
-LAUNCH_SECONDS = 0.12
-"""What a launcher takes to come up: Python, and requests."""
+LAUNCH_SECONDS = 0.08
+"""What a launcher takes to come up: Python, and `http.client`."""
 SOON = 0.02
 """Seconds in which workers that are late are up, perhaps."""
 LAUNCHES_MOST = 3
@@ -79,7 +76,7 @@ class Pool:
         arena: descriptor of the shared memory.
         most: how many workers at most.
         forks: whether they may be forked from this process, as long as it has one thread.
-        known: tells what the workers had better read before they begin, see `getm.sources.known`.
+        known: tells what the workers had better read before they begin, see `getm.sources.transport.known`.
     """
 
     def __init__(self, arena: int, most: int, *, forks: bool = False, known: Callable[[], list[str]] = list) -> None:

@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-from getm import sources
 from getm.config import (
     ANNOUNCE_EVERY,
     ANNOUNCE_FIRST,
@@ -52,6 +51,7 @@ from getm.engine.messages import (
 )
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Body, Transport
+from getm.sources.transport import open_transport
 
 THROWN_AWAY = 64 * 1024
 FILE_BUFFER = MIB
@@ -70,12 +70,12 @@ def launch(channel: socket.socket, arena: int, parent: int, known: Iterable[str]
         channel: to the calling process; each packet brings one descriptor, a new worker's end of its own channel.
         arena: descriptor of the shared memory.
         parent: descriptor that becomes readable when the calling process has ended; -1 if the system has none.
-        known: what its requests have needed, see `sources.known`.
+        known: what its requests have needed, see `sources.transport.known`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _give_way()
     memory = map_arena(arena)
-    transport = sources.open_transport(known)
+    transport = open_transport(known)
     gc.freeze()
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from getm.config import Settings, Url
-from getm.sources import connection
 from getm.sources.base import UNTOLD, Answer, Body, Request, Source, Transport, Version
 from getm.sources.http import HttpSource
-from getm.sources.transport import HttpTransport
+from getm.sources.transport import known
 
 __all__ = [
     "UNTOLD",
@@ -20,7 +19,6 @@ __all__ = [
     "Version",
     "known",
     "open_source",
-    "open_transport",
 ]
 
 
@@ -34,15 +32,3 @@ def open_source(url: Url, settings: Settings, file: Callable[[], str] | None = N
         UsageError: the URL or an option cannot be used.
     """
     return HttpSource(url, settings, file, forward=forward)
-
-
-def open_transport(known: Iterable[str] = ()) -> Transport:
-    """Return a transport of this process's own, once it has read what requests of another have needed, see below."""
-    for path in known:
-        connection.trust(path)
-    return HttpTransport()
-
-
-def known() -> list[str]:
-    """Return what requests of this process have needed that takes long to read: paths, for `open_transport` in another."""
-    return connection.trusted()

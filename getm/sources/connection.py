@@ -1,7 +1,8 @@
 """Connections that no server can hold us up with: the head of an answer has to come whole, soon, and not too long.
 
-`http.client` bounds the length of a line and the number of header lines, but reads interim answers and trailers for
-ever, and a line for as long as another byte comes within the socket's timeout.
+They are those of `http.client`, which is imported in a third of the time that `requests` takes; that comes on top where
+it is needed, see `sessions.py`. `http.client` bounds the length of a line and the number of header lines, but reads interim
+answers and trailers for ever, and a line for as long as another byte comes within the socket's timeout.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import functools
 import http.client
 import io
-import logging
 import math
 import os
-import queue
 import select
 import socket
 import ssl
@@ -20,52 +19,22 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, cast
 
-import requests.adapters
-import urllib3
-import urllib3.connection
+from getm.uri import Origin
 
 BUFFER = 4096
 """Bytes of an answer's buffer: most heads fit. With the usual 8 KiB a reader that waits takes 20 KiB in place of 16."""
 HEAD_MOST = 256 * 1024
 """Bytes of an answer before its body, interim answers included."""
+IDLE_MOST = 64
+"""Connections that are kept though nobody uses them."""
 
 
-class Adapter(requests.adapters.HTTPAdapter):
-    """Sends requests over connections of this module, but for those through a SOCKS proxy."""
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # they are the parent's
-        """Make the pools."""
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.ProxyManager:  # noqa: ANN401  # likewise
-        """Return the pools for a proxy."""
-        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **options)
-        if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
-
-
-class PlainAdapter(Adapter):
-    """Likewise, and returns answers as they are of urllib3: making those of `requests`, cookies and all, takes longer."""
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> Any:  # noqa: ANN401, ARG002  # the parent's
-        """Return an answer."""
-        return resp
-
-
-@contextmanager
-def discreet() -> Iterator[None]:
-    """Keep `urllib3` from logging, in this thread: it shows paths with their queries, signatures included."""
-    _thread.is_discreet = True
-    try:
-        yield
-    finally:
-        _thread.is_discreet = False
+class ConnectTimeout(TimeoutError):  # noqa: N818  # as `requests` has it
+    """There was no connection in time."""
 
 
 class Call:
@@ -132,10 +101,35 @@ def receive(response: http.client.HTTPResponse, buffer: memoryview) -> int:
     Raises:
         OSError: the connection is lost, or nothing came in the time that its socket allows.
     """
-    if isinstance(response, _Response):
+    if isinstance(response, Response):
         return response.receive(buffer)
     stream: io.BufferedReader | None = response.fp  # of a session's own adapter
     return 0 if stream is None else stream.readinto1(buffer)
+
+
+def context_for(authorities: str | bool, cert: str | tuple[str, str] | None) -> ssl.SSLContext:  # noqa: FBT001
+    """Return what connects over TLS.
+
+    Args:
+        authorities: path of those that vouch for the server, True for the usual ones, False not to check its certificate.
+        cert: path of the certificate to show, or (certificate, key).
+
+    Raises:
+        OSError: a file cannot be used.
+    """
+    if authorities is False:
+        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        found.check_hostname = False
+        found.verify_mode = ssl.CERT_NONE
+    else:
+        path = _usual_authorities() if authorities is True else authorities
+        shared = trust(path) if cert is None else None
+        if shared is not None:
+            return shared
+        found = _trusting_in(path)
+    if cert is not None:
+        found.load_cert_chain(*(cert if isinstance(cert, tuple) else (cert,)))
+    return found
 
 
 def trust(path: str) -> ssl.SSLContext | None:
@@ -148,10 +142,8 @@ def trust(path: str) -> ssl.SSLContext | None:
         known = _trusting.get(path)
         if known is not None and known[0] == written:
             return known[1]
-        context = urllib3.util.ssl_.create_urllib3_context()
-        context.load_verify_locations(path)
-        _trusting[path] = (written, context)
-        return context
+        _trusting[path] = (written, _trusting_in(path))
+        return _trusting[path][1]
     return None
 
 
@@ -218,8 +210,8 @@ class _Lines:
         self._stream.close()
 
 
-class _Response(http.client.HTTPResponse):
-    """An answer whose lines are read with patience that ends."""
+class Response(http.client.HTTPResponse):
+    """An answer whose lines are read with patience that ends; of connections of ours, and of those that `urllib3` has."""
 
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
         super().__init__(sock, *arguments, **options)
@@ -295,71 +287,118 @@ def _read_record(sock: ssl.SSLSocket, buffer: memoryview) -> int | None:
         return None
 
 
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _Response
-
-
-class _SecureConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Response
-
-    def connect(self) -> None:
-        """Connect, with authorities that were read for an earlier connection, if they are the same."""
-        is_usual = not (self.proxy or self.ssl_context or self.cert_file or self.ca_cert_dir or self.ca_cert_data)
-        if is_usual and self.ca_certs and (context := trust(self.ca_certs)):
-            self.ssl_context, self.ca_certs = context, None
-        super().connect()
-
-
-class _Idle(queue.LifoQueue[Any]):
-    """The connections of a pool that nobody uses, the last one used first.
-
-    There is no lock, as an interrupt could leave it taken for ever; and nobody waits, as a new connection can be had.
+class Connection(http.client.HTTPConnection):
+    """A connection to a server, which is not made yet.
 
     Args:
-        maxsize: how many at most, or a few more.
+        origin: the server.
+        seconds: in which it has to be connected, and to take a request.
+        tls: what connects over TLS; None without it.
+
+    Attributes:
+        use: what it is good for: of two requests of one use the later may be sent over the connection of the earlier.
     """
 
-    def __init__(self, maxsize: int = 0) -> None:
-        self.maxsize = maxsize
-        self._connections: deque[Any] = deque()
+    response_class = Response
 
-    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002, FBT001, FBT002
-        """Add a connection.
+    def __init__(self, origin: Origin, seconds: float, tls: ssl.SSLContext | None, use: object = None) -> None:
+        super().__init__(origin.host, origin.port, timeout=seconds)
+        if tls is not None:
+            self.default_port = http.client.HTTPS_PORT
+        self._tls = tls
+        self.use = use
+
+    def __del__(self) -> None:
+        """Close it: whoever was to, was interrupted, or the process ends."""
+        self.close()
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the server has closed it, or sent what nobody has asked for."""
+        waiting = select.poll()
+        waiting.register(self.sock, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def connect(self) -> None:
+        """Connect.
 
         Raises:
-            Full: there are enough.
-        """
-        if len(self._connections) >= self.maxsize:
-            raise queue.Full
-        self._connections.append(item)
-
-    def qsize(self) -> int:
-        """Return how many there are."""
-        return len(self._connections)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002
-        """Return a connection.
-
-        Raises:
-            Empty: there is none.
+            ConnectTimeout: it takes too long.
+            OSError: it fails.
         """
         try:
-            return self._connections.pop()
-        except IndexError:
-            raise queue.Empty from None
+            super().connect()
+            if self._tls is not None:
+                self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host.rstrip("."))
+        except TimeoutError as error:
+            raise ConnectTimeout from error
+
+    def exchange(self, target: str, headers: Mapping[str, str], sending: float, waiting: float) -> http.client.HTTPResponse:
+        """Send a GET request, and return its answer, whose body is to be read.
+
+        Args:
+            target: path and query.
+            headers: of the request.
+            sending: seconds in which the server has to take it.
+            waiting: seconds to wait for each part of the answer.
+
+        Raises:
+            OSError: the connection is lost, or something does not come in time.
+            HTTPException: the answer is none.
+        """
+        self.sock.settimeout(sending)
+        self.request("GET", target, headers=cast("dict[str, str]", headers))
+        self.sock.settimeout(waiting)
+        return self.getresponse()
 
 
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-    QueueCls = _Idle
+class Idle:
+    """The connections that nobody uses, the last one used first.
+
+    There is no lock, as an interrupt could leave it taken for ever.
+    """
+
+    def __init__(self) -> None:
+        self._connections: deque[Connection] = deque()
+
+    def take(self, use: object) -> Connection | None:
+        """Return a connection of a use, if there is one that the server has not closed."""
+        for connection in reversed(list(self._connections)):
+            if connection.use == use:
+                try:
+                    self._connections.remove(connection)
+                except ValueError:  # another thread has it
+                    continue
+                if not connection.is_dropped:
+                    return connection
+                connection.close()
+        return None
+
+    def put(self, connection: Connection) -> None:
+        """Keep a connection whose last answer was read to its end."""
+        self._connections.append(connection)
+        self._keep(IDLE_MOST)
+
+    def close(self) -> None:
+        """Close them all."""
+        self._keep(0)
+
+    def _keep(self, most: int) -> None:
+        while len(self._connections) > most:
+            with suppress(IndexError):  # another thread does the same
+                self._connections.popleft().close()
 
 
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-    QueueCls = _Idle
+def _usual_authorities() -> str:
+    import certifi  # noqa: PLC0415  # takes 4 ms
+
+    return certifi.where()
 
 
-_POOLS = {"http": _Pool, "https": _SecurePool}
+def _trusting_in(path: str) -> ssl.SSLContext:
+    """Return what connects to servers that authorities vouch for: those of a file, or of a folder."""
+    return ssl.create_default_context(capath=path) if os.path.isdir(path) else ssl.create_default_context(cafile=path)
+
+
 _thread = threading.local()
 _trusting: dict[str, tuple[int, ssl.SSLContext]] = {}  # by path, with the time of its last change
-logging.getLogger("urllib3.connectionpool").addFilter(lambda _: not getattr(_thread, "is_discreet", False))

@@ -1,4 +1,4 @@
-"""Say why a request was not answered, by what `requests` raised."""
+"""Say why a request was not answered, by what was raised."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import http.client
 import socket
 import ssl
 
-import requests
-import urllib3
-
 from getm import uri
 from getm.retry import Failure, Trouble
+from getm.sources.connection import ConnectTimeout
 
 _CERTIFICATE_HINT = "--cacert, verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
 _REASONS = {
@@ -27,15 +25,15 @@ def connection_failure(error: Exception) -> Failure:
     is_no_http = any(isinstance(one, http.client.HTTPException) for one in chain)
     refused = next((str(one)[:200] for one in chain if type(one) is OSError and str(one).startswith("Tunnel ")), "")
     for applies, trouble, message in (
-        (isinstance(error, requests.exceptions.ConnectTimeout), Trouble.CONNECT, "no connection in time"),
-        (isinstance(error, requests.exceptions.ReadTimeout), Trouble.TIMEOUT, "no answer in time"),
+        (isinstance(error, ConnectTimeout), Trouble.CONNECT, "no connection in time"),
+        (any(isinstance(one, TimeoutError) for one in chain), Trouble.TIMEOUT, "no answer in time"),
         (any(map(_is_unknown_certificate, chain)), Trouble.PROTOCOL, f"TLS failed: {reason(error)}: {_CERTIFICATE_HINT}"),
-        (isinstance(error, requests.exceptions.SSLError), Trouble.PROTOCOL, f"TLS failed: {reason(error)}"),
+        (any(isinstance(one, ssl.SSLError) for one in chain), Trouble.PROTOCOL, f"TLS failed: {reason(error)}"),
         (bool(refused), Trouble.PROTOCOL, f"the proxy refused: {uri.printable(refused)}"),
         (any(map(_is_no_url, chain)), Trouble.PROTOCOL, "the request cannot be sent: no valid URL of server or proxy"),
         (is_no_http and not is_stale(error), Trouble.PROTOCOL, "the answer is not HTTP"),
         (any(map(_is_unknown_host, chain)), Trouble.PROTOCOL, f"no connection: {reason(error)}"),
-        (isinstance(error, requests.ConnectionError | OSError), Trouble.CONNECT, f"no connection: {reason(error)}"),
+        (isinstance(error, OSError), Trouble.CONNECT, f"no connection: {reason(error)}"),
     ):
         if applies:
             return Failure(trouble, message)
@@ -46,7 +44,7 @@ def reason(error: BaseException) -> str:
     """Say what lies at the root of an error, without its text where that may hold a URL."""
     root = _chain(error)[-1]
     for one in reversed(_chain(error)):
-        if isinstance(one, OSError) and one.strerror and not isinstance(one, requests.exceptions.RequestException):
+        if isinstance(one, OSError) and one.strerror:
             return one.strerror
     name = type(root).__name__
     return _REASONS.get(name, name)
@@ -63,7 +61,7 @@ def _is_unknown_certificate(error: BaseException) -> bool:
 
 
 def _is_no_url(error: BaseException) -> bool:
-    return isinstance(error, urllib3.exceptions.LocationValueError | requests.exceptions.InvalidURL)
+    return isinstance(error, http.client.InvalidURL | UnicodeError)
 
 
 def _is_unknown_host(error: BaseException) -> bool:

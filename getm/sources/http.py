@@ -10,8 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-
-import requests
+from typing import TYPE_CHECKING
 
 from getm import uri
 from getm.config import Settings, Url
@@ -19,10 +18,13 @@ from getm.errors import UsageError
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected
 from getm.sources.base import UNTOLD, Answer, Body, Request, Version
-from getm.sources.connection import Adapter, Call
-from getm.sources.place import Place, check_headers, place_of, redirected, request_for, sees_answers, words
+from getm.sources.connection import Call
+from getm.sources.place import Place, check_headers, is_session, place_of, redirected, request_for, sees_answers, words
 from getm.sources.spool import Spool
-from getm.sources.transport import Sent, answered, hide_location, process_transport, sending
+from getm.sources.transport import answered, process_transport, reply
+
+if TYPE_CHECKING:
+    from getm.sources.sessions import Session
 
 REDIRECTS_MOST = 10
 AHEAD_OF_EXPIRY = 60.0
@@ -47,7 +49,7 @@ class HttpSource:
         self, url: Url, settings: Settings, file: Callable[[], str] | None = None, *, forward: bool = False
     ) -> None:
         session, auth = settings.session, settings.auth
-        if session is not None and not isinstance(session, requests.Session):
+        if session is not None and not is_session(session):
             raise UsageError(f"session must be a requests.Session, not {type(session).__name__}")
         if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
             raise UsageError("auth must be (user, password) or a requests auth object")
@@ -74,7 +76,7 @@ class HttpSource:
         self.headers: Mapping[str, str] = {}
         self._call = Call()
         self._spool: Spool | None = None
-        self._own_session: requests.Session | None = None
+        self._own_session: Session | None = None
         self.is_local = sees_answers(self._first)
         self.generation = 0
         self.due = math.inf
@@ -259,16 +261,10 @@ class HttpSource:
     def _send(self, place: Place, request: Request) -> Body:
         if not self.is_local or (place.session is None and place.auth is None):
             return process_transport().send(request)
+        from getm.sources import sessions  # noqa: PLC0415  # imports `requests`, which takes 50 ms
+
         session = place.session or self._own_session
         if session is None:
-            session = self._own_session = requests.Session()
-            session.mount("http://", Adapter())
-            session.mount("https://", Adapter())
+            session = self._own_session = sessions.own_session()
         prepared = request_for(place, request.start, request.stop)
-        prepared.hooks["response"].append(hide_location)
-
-        def send() -> Sent:
-            response = session.send(prepared.copy(), allow_redirects=False, **sending(request))
-            return response.raw, response.headers
-
-        return answered(request, send)
+        return answered(request, lambda: reply(sessions.send(session, prepared, request)))

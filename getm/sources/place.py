@@ -7,13 +7,8 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
-
-import requests
-import requests.adapters
-import requests.utils
-import urllib3
 
 from getm import uri
 from getm.config import Settings
@@ -21,12 +16,22 @@ from getm.errors import UsageError
 from getm.ranges import range_header
 from getm.retry import Failure, RequestFailed, Trouble
 
+if TYPE_CHECKING:
+    from getm.sources.sessions import Prepared, Session
+
 _SECRET_WORDS = ("auth", "cookie", "credential", "jwt", "key", "pass", "secret", "session", "signature", "token")
 _PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy")
 _AUTHORITY_NAMES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-_NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
-_USER_AGENT = "getm"
-_DEFAULTS = requests.utils.default_headers()
+_DEFAULT_HEADERS = {"User-Agent": "getm", "Accept": "*/*"}
+_CLEAN_URL = re.compile(
+    r"""https?://[a-z0-9](?:[a-z0-9-]|\.(?!\.))*(?::(?:[1-5]\d{4}|6[0-4]\d{3}|[1-9]\d{0,3}))?
+    (?:/(?!\.)(?:[\w.~!$&'()*+,;=:@-]|%(?!2[DE]|5F|7E|3\d|[46][1-9A-F]|[57][0-9A])[0-9A-F]{2})*)+
+    (?:\?(?:[\w.~!$&'()*+,;=:@/?-]|%(?!2[DE]|5F|7E|3\d|[46][1-9A-F]|[57][0-9A])[0-9A-F]{2})+)?""",
+    re.ASCII | re.VERBOSE,
+)
+"""URLs that `requests` leaves as they are: nothing to be quoted or unquoted, no user, no folder of dots."""
+_CLEAN_NAME = re.compile(r"[\w-]+", re.ASCII)
+_CLEAN_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +41,7 @@ class Place:
     url: str
     headers: Mapping[str, str]
     auth: Any
-    session: requests.Session | None
+    session: Session | None
     verify: bool | str
     cert: str | tuple[str, str] | None
     proxies: Mapping[str, str]
@@ -49,13 +54,18 @@ class Place:
     @functools.cached_property
     def plain(self) -> tuple[str, Mapping[str, str]]:
         """The URL and the headers of a request for any range, if it is plain."""
-        return _words(self, request_for(self, 0, 1))
+        return _plain_words(self)
 
 
 def place_of(url: str, settings: Settings) -> Place:
     """Return where *url* is asked for, with all that the caller gave."""
-    session = cast("requests.Session | None", settings.session)
+    session = cast("Session | None", settings.session)
     return Place(url, dict(settings.headers), settings.auth, session, *_environment(url, settings))
+
+
+def is_session(thing: object) -> bool:
+    """Say whether something is a session of `requests`."""
+    return bool(_sessions().is_session(thing))
 
 
 def redirected(place: Place, location: str, settings: Settings) -> Place:
@@ -66,12 +76,12 @@ def redirected(place: Place, location: str, settings: Settings) -> Place:
     """
     try:
         target = uri.check(urljoin(place.url, location))
-        check_headers(replace(place, url=target, headers={}))
+        origin, former = (_origin(replace(place, url=url, headers={})) for url in (target, place.url))
     except UsageError as error:
         raise RequestFailed(Failure(Trouble.PROTOCOL, f"redirected to something unusable: {error}")) from None
     except ValueError:
         raise RequestFailed(Failure(Trouble.PROTOCOL, "redirected to something unusable: no URL")) from None
-    if _origin(target) == _origin(place.url):
+    if origin == former:
         return replace(place, url=_with_user(target, place.url))
     headers = {name: value for name, value in place.headers.items() if not _is_secret(name)}
     return Place(target, headers, None, None, *_environment(target, settings))
@@ -88,9 +98,11 @@ def check_headers(place: Place) -> None:
 
 def sees_answers(place: Place) -> bool:
     """Say whether the caller's own code is to see the answers: a hook, as digest authentication has one, or an adapter."""
-    if place.session is not None and type(place.session.get_adapter(place.url)) is not requests.adapters.HTTPAdapter:
+    if place.is_plain:
+        return False
+    if place.session is not None and _sessions().has_own_adapter(place.session, place.url):
         return True
-    return (place.session is not None or callable(place.auth)) and bool(request_for(place, 0, 1).hooks["response"])
+    return bool(request_for(place, 0, 1).hooks["response"])
 
 
 def words(place: Place, start: int, stop: int) -> tuple[str, Mapping[str, str]]:
@@ -101,42 +113,45 @@ def words(place: Place, start: int, stop: int) -> tuple[str, Mapping[str, str]]:
     return url, {**headers, "Range": range_header(start, stop)}
 
 
-def request_for(place: Place, start: int, stop: int) -> requests.PreparedRequest:
-    """Return a request for a range, for `requests` to send."""
-    headers: requests.structures.CaseInsensitiveDict[str | bytes] = requests.structures.CaseInsensitiveDict()
-    headers.update({"User-Agent": _USER_AGENT, "Accept": "*/*"})
-    if place.session is not None:
-        headers.update({name: value for name, value in place.session.headers.items() if name not in _DEFAULTS})
-    headers.update(place.headers)
-    headers.update({"Accept-Encoding": "identity", "Range": range_header(start, stop)})
-    try:
-        prepared = requests.PreparedRequest()
-        if place.session is not None:
-            prepared = place.session.prepare_request(requests.Request("GET", place.url, headers, auth=place.auth))
-        elif callable(place.auth):
-            prepared.prepare("GET", place.url, headers, params="", auth=place.auth)
-        else:  # without cookies, a body and hooks, which take a third of the time
-            prepared.prepare_method("GET")
-            prepared.prepare_url(place.url, "")
-            prepared.prepare_headers(headers)
-            prepared.prepare_auth(place.auth, place.url)
-        for each in [text for item in prepared.headers.items() for text in item]:
-            _check_header(each)
-    except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL, UnicodeError) as error:
-        text = "its URL" if isinstance(error, requests.exceptions.InvalidURL) else "a header or password"
-        raise UsageError(f"{uri.redact(place.url)}: {text} holds what cannot be sent by HTTP") from None
-    return prepared
+def request_for(place: Place, start: int, stop: int) -> Prepared:
+    """Return a request for a range, for `requests` to send.
+
+    Raises:
+        UsageError: URL or headers cannot be sent.
+    """
+    headers = (_DEFAULT_HEADERS, place.headers, {"Accept-Encoding": "identity", "Range": range_header(start, stop)})
+    return cast("Prepared", _sessions().prepare(place.url, headers, place.auth, place.session))
 
 
-def _words(place: Place, prepared: requests.PreparedRequest) -> tuple[str, Mapping[str, str]]:
+def _plain_words(place: Place) -> tuple[str, Mapping[str, str]]:
+    """Return the URL and the headers of a plain request; without `requests` where that would leave them as they are."""
+    given = place.headers
+    names = {name.lower() for name in given if _CLEAN_NAME.fullmatch(name)}
+    are_clean = len(names) == len(given) and all(map(_CLEAN_VALUE.fullmatch, given.values()))
+    if place.auth is not None or not are_clean or not _CLEAN_URL.fullmatch(place.url):
+        return _words(place, request_for(place, 0, 1))
+    headers = {name: value for name, value in _DEFAULT_HEADERS.items() if name.lower() not in names}
+    headers |= {name: value for name, value in given.items() if name.lower() not in ("accept-encoding", "range")}
+    return place.url, headers | {"Accept-Encoding": "identity", "Range": range_header(0, 1)}
+
+
+def _sessions() -> Any:  # noqa: ANN401  # a module
+    """Return what imports `requests`, which takes 50 ms, and is not needed often."""
+    from getm.sources import sessions  # noqa: PLC0415
+
+    return sessions
+
+
+def _words(place: Place, prepared: Prepared) -> tuple[str, Mapping[str, str]]:
     return prepared.url or place.url, dict(prepared.headers)
 
 
 def _environment(url: str, settings: Settings) -> tuple[bool | str, str | tuple[str, str] | None, dict[str, str]]:
     """Read certificates and proxies for *url*: what was given, else what the environment says."""
     proxies = dict(settings.proxies or {})
-    if isinstance(settings.session, requests.Session):
-        found = settings.session.merge_environment_settings(url, proxies, True, settings.verify, settings.cert)
+    if settings.session is not None:
+        session = cast("Session", settings.session)
+        found = session.merge_environment_settings(url, proxies, True, settings.verify, settings.cert)
         found_verify = found["verify"]
         return True if found_verify is None else found_verify, found["cert"], dict(found["proxies"])
     verify: bool | str = True if settings.verify is None else settings.verify
@@ -153,23 +168,21 @@ def _environ_proxies(url: str) -> dict[str, str]:
     """Return the proxies that the environment names; `requests` looks through all of it, twice, for each URL."""
     if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_NAMES):
         return {}
-    return {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
+    return cast("dict[str, str]", _sessions().environ_proxies(url))
 
 
-def _check_header(text: str | bytes) -> None:
-    """Raise `UnicodeError` or `InvalidHeader` if that cannot be in a header."""
-    if _NOT_IN_A_HEADER.search(text if isinstance(text, bytes) else text.encode("latin-1")):
-        raise requests.exceptions.InvalidHeader
+def _origin(place: Place) -> uri.Origin:
+    """Return which server a place is of, as who connects finds it.
+
+    Raises:
+        UsageError: none can be asked there.
+    """
+    url, _ = words(place if place.is_plain else replace(place, auth=None, session=None), 0, 1)
+    return uri.address(url)[0]
 
 
 def _is_secret(header: str) -> bool:
     return any(word in header.lower() for word in _SECRET_WORDS)
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urllib3.util.parse_url(url)  # as who connects reads it
-    scheme = parts.scheme or ""
-    return scheme, parts.host, parts.port or {"http": 80, "https": 443}.get(scheme)
 
 
 def _with_user(url: str, other: str) -> str:

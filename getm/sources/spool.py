@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -45,11 +44,14 @@ class Spool:
         self._count = 0  # bytes in the file, if there is one
         self._process = os.getpid()
         self._lock = threading.Lock()  # for the pass
-        self._folder = tempfile.gettempdir() if file is None else None  # for errors
+        self._folder: str | None = None  # of the temporary file, for errors
         self._descriptor = -1
         if not keeps:
             return
         if file is None:
+            import tempfile  # noqa: PLC0415  # takes 2 ms
+
+            self._folder = tempfile.gettempdir()
             with tempfile.TemporaryFile() as temporary:
                 self._descriptor = os.dup(temporary.fileno())
         else:

@@ -1,8 +1,7 @@
 """Send prepared requests over connections that are kept, check every answer, and read bodies straight into memory.
 
-The head of an answer is read by `requests`; the body by `readinto1` on the file below the `http.client` response, which is a
-single `recv_into` into the given memory, and is counted here, because `http.client` ends silently on a connection that is
-cut.
+The head of an answer is read by `http.client`; the body by `readinto1` on the file below its response, which is a single
+`recv_into` into the given memory, and is counted here, because `http.client` ends silently on a connection that is cut.
 """
 
 from __future__ import annotations
@@ -11,39 +10,51 @@ import http.client
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import requests
-import urllib3
-
+from getm import uri
 from getm.config import STALL_LEAST
 from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport
-from getm.sources.connection import PlainAdapter, cut, discreet, receive
+from getm.sources.connection import Connection, Idle, context_for, cut, receive, trust, trusted
 from getm.sources.failures import connection_failure, is_stale, reason
 from getm.sources.spool import SCRATCH
 
-POOL = 32
+if TYPE_CHECKING:
+    from getm.sources.sessions import PlainAdapter, Sent
+
 REFUSAL_TEXT = 4096
 """Bytes of the body of a 400 that are looked at: some servers refuse by it."""
-Sent = tuple[urllib3.HTTPResponse, Mapping[str, str]]
-"""An answer, and its headers."""
 
 _REFUSED = re.compile(rb"xpired|<Code>(AccessDenied|AuthorizationQueryParameters|InvalidToken)", re.IGNORECASE)
 """What such a body says: S3 and GCS of a token that has expired, S3 of one that it does not know and of a signature that is
 none, `rclone serve s3` of a signature that has expired."""
-_HIDDEN_LOCATION = "getm-location"
-_process: dict[int, Transport] = {}  # by process number: a forked child must not use its parent's connections
+_process: dict[int, HttpTransport] = {}  # by process number: a forked child must not use its parent's connections
+
+
+class Reply(NamedTuple):
+    """An answer whose body is not read yet.
+
+    Attributes:
+        response: that of `http.client`.
+        headers: of it.
+        leave: called once it is not read any more, with whether another request may be sent over its connection.
+    """
+
+    response: Any
+    headers: Mapping[str, str]
+    leave: Callable[[bool], None]
 
 
 class HttpTransport:
     """Sends requests over kept-alive connections; one a process."""
 
     def __init__(self) -> None:
-        self._adapter = PlainAdapter(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
+        self._idle = Idle()
+        self._proxied: PlainAdapter | None = None
 
     def send(self, request: Request) -> Body:
         """Send one request and check its answer.
@@ -53,36 +64,71 @@ class HttpTransport:
         Raises:
             RequestFailed: no answer, or none that can be used.
         """
-        return answered(request, lambda: self._send(request))
+        return answered(request, lambda: self._proxy(request) if request.proxies else self._send(request))
 
     def close(self) -> None:
         """Close the connections."""
-        self._adapter.close()
+        self._idle.close()
+        if self._proxied is not None:
+            self._proxied.close()
 
-    def _send(self, request: Request) -> Sent:
-        prepared: Any = requests.PreparedRequest()
-        prepared.method = "GET"
-        prepared.url = request.url
-        prepared.headers = request.headers
-        response: Any = self._adapter.send(prepared, **sending(request))
-        return response, response.headers
+    @property
+    def has_proxies(self) -> bool:
+        """Whether a request has gone through a proxy."""
+        return self._proxied is not None
+
+    def prepare_proxies(self) -> None:
+        """Import what sends requests through proxies, which takes 50 ms."""
+        if self._proxied is None:
+            from getm.sources.sessions import PlainAdapter  # noqa: PLC0415
+
+            self._proxied = PlainAdapter()
+
+    def _send(self, request: Request) -> Reply:
+        """Send a request straight to its server."""
+        origin, target = uri.address(request.url)
+        use = (origin, request.verify, request.cert)
+        connection = self._idle.take(use)
+        try:
+            if connection is None:
+                tls = context_for(request.verify, request.cert) if origin.scheme == "https" else None
+                connection = Connection(origin, request.connect, tls, use)
+                connection.connect()
+            response = connection.exchange(target, request.headers, request.connect, request.stall)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+
+        def leave(is_reusable: bool) -> None:  # noqa: FBT001
+            response.close()
+            if is_reusable:
+                self._idle.put(connection)
+            else:
+                connection.close()
+
+        return Reply(response, dict(response.headers.items()), leave)
+
+    def _proxy(self, request: Request) -> Reply:
+        """Send a request through a proxy."""
+        self.prepare_proxies()
+        assert self._proxied is not None
+        return reply(self._proxied.carry(request))
 
 
 class HttpBody:
     """The body of one answer, read as it comes, straight into the given memory, and counted.
 
     Args:
-        response: an answer whose body is not read yet.
+        reply: an answer whose body is not read yet.
         answer: what its head says.
         stall: seconds of waiting for it, all together, in which at least 1 KiB must come.
     """
 
-    def __init__(self, response: urllib3.HTTPResponse, answer: Answer, stall: float) -> None:
-        self._response = response
+    def __init__(self, reply: Reply, answer: Answer, stall: float) -> None:
+        self._response, _, self._leave = reply
         self._answer = answer
         self._left = answer.stop - answer.start
-        # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
-        self._original: Any = response._original_response  # noqa: SLF001
         self._skipped = answer.skipped  # bytes to throw away first
         self._watch = StallWatch(stall, STALL_LEAST, 0.0)
         self._waited = 0.0  # seconds, its clock: whoever takes his time to read on does not count as a stall
@@ -130,15 +176,12 @@ class HttpBody:
         """Give the connection back if the body was read to its end, otherwise drop it."""
         answer = self._answer
         is_at_end = self._left == 0 and not (answer.skipped and answer.stop < answer.version.size)
-        if is_at_end and not self._original.will_close and not self._original.chunked:
-            self._original.close()
-            self._response.release_conn()
-        else:
-            _close(self._response)
+        leave, self._leave = self._leave, _left
+        leave(is_at_end and not self._response.will_close and not self._response.chunked)
 
     def abort(self) -> None:
         """Make a `readinto` under way in another thread return or fail at once."""
-        stream = self._original.fp
+        stream = self._response.fp
         if stream is not None:
             cut(stream)
 
@@ -152,62 +195,73 @@ class HttpBody:
 
     def _receive(self, buffer: memoryview) -> int:
         began = time.monotonic()
-        if self._original.chunked:
-            data = self._original.read1(len(buffer))
+        if self._response.chunked:
+            data = self._response.read1(len(buffer))
             count = len(data)
             buffer[:count] = data
         else:
-            count = receive(self._original, buffer)
+            count = receive(self._response, buffer)
         self._waited += time.monotonic() - began
         self._watch.add(count, self._waited)
         return count
 
 
-def sending(request: Request) -> dict[str, Any]:
-    """Return how `requests` is to send a request."""
-    return {
-        "stream": True,
-        "timeout": (request.connect, request.stall),
-        "verify": request.verify,
-        "cert": request.cert,
-        "proxies": dict(request.proxies),
-    }
+def reply(sent: Sent) -> Reply:
+    """Return an answer that `requests` has brought."""
+    response, headers = sent
+    # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
+    original: Any = response._original_response  # noqa: SLF001
+
+    def leave(is_reusable: bool) -> None:  # noqa: FBT001
+        (original if is_reusable else response).close()
+        response.release_conn()
+
+    return Reply(original, headers, leave)
 
 
-def answered(request: Request, send: Callable[[], Sent]) -> Body:
+def answered(request: Request, send: Callable[[], Reply]) -> Body:
     """Send a request, once more if its connection turns out to be closed, and check the answer.
 
     Args:
         request: what is asked for.
-        send: sends it; returns its answer, and the headers of that.
+        send: sends it.
 
     Raises:
         RequestFailed: no answer, or none that can be used; from None, as the texts of `requests` hold the whole URL.
     """
     try:
-        with discreet():
-            response, found = _sent(send)
-    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        found = _sent(send)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise RequestFailed(connection_failure(error)) from None
+    response = found.response
     try:
-        headers = {name.lower(): value for name, value in found.items()}
-        if _HIDDEN_LOCATION in headers:
-            headers["location"] = headers.pop(_HIDDEN_LOCATION)
-        return HttpBody(response, check(request, response.status, headers, time.time()), request.stall)
+        headers = {name.lower(): value for name, value in found.headers.items()}
+        return HttpBody(found, check(request, response.status, headers, time.time()), request.stall)
     except BaseException as error:
         if isinstance(error, RequestFailed) and error.failure.status == 400 and _REFUSED.search(_beginning(response)):
             error = RequestFailed(replace(error.failure, trouble=Trouble.EXPIRED))
-        _close(response)
+        found.leave(False)
         raise error from None
 
 
-def hide_location(response: requests.Response, **_: object) -> None:
-    """Have `requests` not look where an answer redirects to: it would read its whole body first."""
-    if "location" in response.headers:
-        response.headers[_HIDDEN_LOCATION] = response.headers.pop("location")
+def open_transport(known: Iterable[str] = ()) -> Transport:
+    """Return a transport of this process's own, once it has read what requests of another have needed, see below."""
+    transport = HttpTransport()
+    for kind, path in (each.split(":", 1) for each in known):
+        if kind == "trust":
+            trust(path)
+        else:
+            transport.prepare_proxies()
+    return transport
 
 
-def process_transport() -> Transport:
+def known() -> list[str]:
+    """Return what requests of this process have needed that takes long to read, for `open_transport` in another."""
+    proxies = ["proxies:"] if process_transport().has_proxies else []
+    return [*proxies, *(f"trust:{path}" for path in trusted())]
+
+
+def process_transport() -> HttpTransport:
     """Return this process's transport; a forked child gets its own."""
     process = os.getpid()
     transport = _process.get(process)
@@ -222,24 +276,22 @@ def close_connections() -> None:
     process_transport().close()
 
 
-def _sent(send: Callable[[], Sent]) -> Sent:
+def _left(is_reusable: bool) -> None:  # noqa: FBT001
+    """Do nothing, as what has left its connection already."""
+
+
+def _sent(send: Callable[[], Reply]) -> Reply:
     try:
         return send()
-    except requests.exceptions.ConnectionError as error:
-        if not is_stale(error):
+    except OSError as error:
+        if isinstance(error, TimeoutError) or not is_stale(error):
             raise
     return send()
 
 
-def _close(response: urllib3.HTTPResponse) -> None:
-    """Drop the connection of an answer."""
-    response.close()
-    response.release_conn()
-
-
-def _beginning(response: urllib3.HTTPResponse) -> bytes:
+def _beginning(response: http.client.HTTPResponse) -> bytes:
     """Return what has come of the body of a refusal, as far as it is looked at."""
     try:
         return response.read1(REFUSAL_TEXT)
-    except (AttributeError, OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+    except (AttributeError, OSError, http.client.HTTPException):
         return b""
