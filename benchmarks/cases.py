@@ -40,6 +40,7 @@ COPIERS = (
     *("getm -x1", "getm -x8", "getm -x16", "aria2c", "aria2c none", "axel", "curl", "wget", "rclone copyurl"),
     *("rclone copyto", "s5cmd"),
 )
+DOWNLOADERS = ("aria2c", "aria2c none", "curl", "wget", "rclone copyurl", "s5cmd")  # what pipelines call today
 OTHERS = tuple(peer for peer in COPIERS if not peer.startswith("getm"))
 SMALL_COPIERS = (
     *("getm", "getm crc32c", "getm md5", "aria2c", "aria2c none", "curl", "wget", "rclone copyurl", "rclone copy", "s5cmd"),
@@ -239,8 +240,8 @@ CASES = (
             "copy",
             profile,
             LARGE,
-            COPIERS,
-            targets=(Target("getm -x8", 1.05, OTHERS),),
+            (*COPIERS, "getm -x8 crc32c"),
+            targets=(Target("getm -x8", 1.05, OTHERS), Target("getm -x8 crc32c", 1.1, DOWNLOADERS)),
             destination=destination,
         )
         for profile in ("raw", "https")

@@ -64,6 +64,7 @@ COMMANDS: dict[str, dict[str, Callable[[Errand], list[str]]]] = {
         "getm -x1": lambda errand: [*GETM, "-x1", errand.url, errand.key],
         "getm -x8": lambda errand: [*GETM, "-x8", errand.url, errand.key],
         "getm -x16": lambda errand: [*GETM, "-x16", errand.url, errand.key],
+        "getm -x8 crc32c": lambda errand: [*GETM, "-x8", "--checksum", errand.sum("crc32c"), errand.url, errand.key],
         "getm -x16 crc32c": lambda errand: [*GETM, "-x16", "--checksum", errand.sum("crc32c"), errand.url, errand.key],
         "getm -x16 md5": lambda errand: [*GETM, "-x16", "--checksum", errand.sum("md5"), errand.url, errand.key],
         "aria2c": lambda errand: [

@@ -46,6 +46,7 @@ from getm.engine.messages import (
     Segment,
     Started,
     ToWorker,
+    Trim,
     decode_to_worker,
     encode,
 )
@@ -235,6 +236,8 @@ class _Worker:
             progress = self._fetches[0][2]
             progress.hasten(message.stop)
             self._send(Filled(message.run, progress.position, progress.seconds()))
+        elif isinstance(message, Trim):
+            self._fetches[0][2].stop = message.stop
         else:
             self._is_cancelled = True
             if self._body is not None:
@@ -311,21 +314,20 @@ class _Worker:
 
     def _fill_file(self, fetch: Fetch, body: Body, descriptor: int, progress: _Progress) -> None:
         """Read a body into a file, at its own offsets, to its end or until cancelled."""
-        stop, began = body.answer.stop, time.monotonic()
-        buffer = memoryview(bytearray(min(FILE_BUFFER, stop - progress.position, paced_length(fetch.pace))))
-        while progress.position < stop:
-            start, is_due = progress.position, False
-            last, enough = min(stop, start + len(buffer)), min(stop, start + FILE_LEAST)
+        began = time.monotonic()
+        length = min(FILE_BUFFER, body.answer.stop - progress.position, paced_length(fetch.pace))
+        buffer = memoryview(bytearray(length))
+        while progress.position < (stop := min(body.answer.stop, progress.stop)):
+            start, received, written = progress.position, 0, 0
+            most, enough = min(stop - start, len(buffer)), min(stop - start, FILE_LEAST)
             try:
-                while not is_due and not self._is_cancelled and progress.position < enough:
-                    is_due = progress.add(body.readinto(buffer[progress.position - start : last - start]))
+                while received < enough and not (self._is_cancelled or (received and progress.is_due(received))):
+                    received += body.readinto(buffer[received:most])
             finally:  # what came before a failure counts, once it is written
-                received, progress.position = progress.position - start, start
-                written = 0
                 while written < received:
                     written += os.pwrite(descriptor, buffer[written:received], start + written)
                 progress.position += written
-            if is_due and progress.position < stop:
+            if progress.add(0) and progress.position < stop:
                 self._send(Filled(fetch.run, progress.position, progress.seconds()))
             early = began + (progress.position - fetch.request.start) / fetch.pace - time.monotonic()
             if early > 0:
@@ -343,7 +345,7 @@ class _Progress:
     """
 
     def __init__(self, fetch: Fetch) -> None:
-        self.position = fetch.request.start
+        self.position, self.stop = fetch.request.start, fetch.request.stop
         self._every, self._seconds = QUIET_EVERY, QUIET_SECONDS
         self._due = self._next()
         if fetch.awaited:
@@ -372,12 +374,14 @@ class _Progress:
     def add(self, count: int) -> bool:
         """Note that *count* more bytes are in place; say whether that is to be announced."""
         self.position += count
-        now = time.monotonic()
-        if self.position < self._due and now - self._told < self._seconds:
+        if not self.is_due():
             return False
-        self._due = self._next()
-        self._told = now
+        self._due, self._told = self._next(), time.monotonic()
         return True
+
+    def is_due(self, more: int = 0) -> bool:
+        """Say whether *more* bytes are to be announced at once."""
+        return self.position + more >= self._due or time.monotonic() - self._told >= self._seconds
 
     def _next(self) -> int:
         """Return the next place of those that lie so many bytes apart."""
