@@ -160,6 +160,11 @@ class TestTrouble:
         answered = sum(request.sent for request in server.wait_for(lambda log: all(one.finished for one in log)))
         assert answered <= SIZE + 64 * len(server.log)
 
+    def test_a_connection_that_is_to_be_slow_is_not_late(self, server, tmp_path):
+        url = server.put("/c.bin", 3 * MIB)
+        getm.copy(url, tmp_path / "c.bin", concurrency=8, limit_rate=3 * MIB)
+        assert 2 >= len(server.log)
+
     def test_what_a_silent_connection_is_late_with_is_brought_by_another(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(core, "SILENT_SECONDS", 0.5)
         url = server.put("/c.bin", 32 * MIB + 5)

@@ -337,6 +337,15 @@ class TestAnswersThatTheCallerSees:
             self.read(url, session=session)
         assert {206} == set(seen)
 
+    def test_what_a_hook_raises_is_the_caller_s(self, url):
+        def refuse(*_arguments, **_options):
+            raise ValueError("not this one")
+
+        with requests.Session() as session:
+            session.hooks["response"].append(refuse)
+            with pytest.warns(UserWarning, match="wants to see answers"), pytest.raises(ValueError, match="not this one"):
+                getm.open(url, session=session).read()
+
     def test_of_adapters(self, server, url):
         class Adapter(requests.adapters.HTTPAdapter):
             def send(self, request, **options):

@@ -141,7 +141,8 @@ class Core:
                 if worker is None:
                     return
                 self._send_run(worker, feed, (want.start, want.stop), 0)
-        self._relieve(feed)
+        if math.isinf(saving.pace):  # otherwise all are as slow as they are to be
+            self._relieve(feed)
 
     def _relieve(self, feed: Feed) -> None:
         """Have connections that have nothing else to do take over what the slowest ones of a copy are late with."""

@@ -121,6 +121,7 @@ def context_for(authorities: str | bool, cert: str | tuple[str, str] | None) -> 
         found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         found.check_hostname = False
         found.verify_mode = ssl.CERT_NONE
+        found.set_alpn_protocols(["http/1.1"])
     else:
         path = _usual_authorities() if authorities is True else authorities
         shared = trust(path) if cert is None else None
@@ -397,7 +398,9 @@ def _usual_authorities() -> str:
 
 def _trusting_in(path: str) -> ssl.SSLContext:
     """Return what connects to servers that authorities vouch for: those of a file, or of a folder."""
-    return ssl.create_default_context(capath=path) if os.path.isdir(path) else ssl.create_default_context(cafile=path)
+    found = ssl.create_default_context(capath=path) if os.path.isdir(path) else ssl.create_default_context(cafile=path)
+    found.set_alpn_protocols(["http/1.1"])
+    return found
 
 
 _thread = threading.local()

@@ -23,6 +23,7 @@ import urllib3.connection
 
 from getm import uri
 from getm.errors import UsageError
+from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Request
 from getm.sources.connection import ConnectTimeout, Response, trust
 
@@ -67,7 +68,7 @@ class PlainAdapter(Adapter):
         """Send a request that was prepared, through a proxy.
 
         Raises:
-            OSError: there is no answer; or `ValueError` or `HTTPException`.
+            OSError: there is no answer; or `HTTPException`, or `RequestFailed`.
         """
         prepared: Any = Prepared()
         prepared.method, prepared.url, prepared.headers = "GET", request.url, request.headers
@@ -88,7 +89,7 @@ def send(session: Session, prepared: Prepared, request: Request) -> Sent:
     """Send a request by a session, whose hooks and adapters see the answer; redirects are not followed.
 
     Raises:
-        OSError: there is no answer; or `ValueError` or `HTTPException`.
+        OSError: there is no answer; or `HTTPException`, or `RequestFailed`.
     """
     prepared = prepared.copy()
     prepared.hooks = {**prepared.hooks, "response": [*prepared.hooks["response"], _hide_location]}
@@ -183,17 +184,21 @@ def _hide_location(response: requests.Response, **_: object) -> None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn errors into those of `http.client`, and keep `urllib3` from logging, in this thread: it shows queries of URLs."""
+    """Turn errors into those that direct connections have, and keep `urllib3` from logging: it shows queries of URLs."""
     _thread.is_discreet = True
     try:
         yield
     except requests.exceptions.ConnectTimeout as error:
         raise ConnectTimeout from error
+    except requests.exceptions.Timeout as error:
+        raise TimeoutError from error
+    except requests.exceptions.ConnectionError as error:
+        raise ConnectionError from error
     except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError) as error:
         raise http.client.InvalidURL from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        is_lost = isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout)
-        raise (OSError if is_lost else ValueError) from error
+        text = f"the request cannot be sent: {type(error).__name__}"
+        raise RequestFailed(Failure(Trouble.PROTOCOL, text)) from None
     finally:
         _thread.is_discreet = False
 

@@ -231,7 +231,7 @@ def answered(request: Request, send: Callable[[], Reply]) -> Body:
     """
     try:
         found = _sent(send)
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         raise RequestFailed(connection_failure(error)) from None
     response = found.response
     try:
