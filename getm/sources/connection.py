@@ -350,7 +350,8 @@ class Connection(http.client.HTTPConnection):
             HTTPException: the answer is none.
         """
         self.sock.settimeout(sending)
-        self.request("GET", target, headers=cast("dict[str, str]", headers))
+        with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # the server may have said why it closed
+            self.request("GET", target, headers=cast("dict[str, str]", headers))
         self.sock.settimeout(waiting)
         return self.getresponse()
 
