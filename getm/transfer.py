@@ -316,6 +316,8 @@ class Copy:
         left = total(saving.missing)
         requests = 1 if left <= self._settings.block_size else len(saving.missing) + -(-left // SHARE_LEAST)
         saving.pace = limit / min(most, requests)  # a few bytes have fewer of them
+        if limit < math.inf:
+            self._feed.planner.observe(None, saving.pace)  # so that all of them are used, though the server may be near
         return self._feed
 
     def _detach(self) -> None:

@@ -5,6 +5,7 @@ import gzip
 import itertools
 import logging
 import os
+import random
 import re
 import resource
 import shutil
@@ -557,7 +558,7 @@ class TestHostileHeads:
             assert RIGHT == file.read_at(0, SIZE)
             assert server.sent < 32 * MIB * len(HEADS)
 
-    @pytest.mark.parametrize("length", ["9" * 30, "9" * 5000])
+    @pytest.mark.parametrize("length", ["9" * 30, "9" * 5000, "-5", "abc", "0x10", "5.0"])
     def test_length_that_cannot_be_is_an_error(self, concurrency, length):
         with (
             RawServer(ending(head("HTTP/1.1 200 OK", f"Content-Length: {length}"), b"x" * 100)) as server,
@@ -600,6 +601,29 @@ class TestHostileHeads:
 
         with RawServer(script) as server, pytest.raises(getm.GetmError):
             getm.read(server.url + "/a", concurrency=concurrency, retries=0)
+
+    def test_interim_answers_are_passed_over(self, concurrency):
+        hints = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+        def script(asks):
+            return [hints, partial(asks, RIGHT)]
+
+        with RawServer(script) as server, getm.open(server.url + "/a", concurrency=concurrency, retries=0) as file:
+            assert RIGHT == file.read()
+
+    def test_bytes_behind_an_answer_are_not_taken_for_the_next(self, concurrency):
+        def script(asks):
+            yield partial(asks, RIGHT)
+            time.sleep(0.02)  # until the connection is used again, perhaps
+            yield b"SURPLUS"
+
+        with (
+            RawServer(script, keeps=True) as server,
+            getm.open(server.url + "/a", concurrency=concurrency, retries=0) as file,
+        ):
+            for start in range(BLOCK, SIZE - 100_000, 150_000):
+                assert RIGHT[start : start + 5000] == file.read_at(start, 5000)
+                time.sleep(random.choice([0, 0.02]))
 
     def test_dripping_ones_are_given_up(self, concurrency):
         def script(asks):
@@ -810,6 +834,16 @@ def test_what_a_hook_sees_is_read_here_with_a_warning(server):
             result = door(url, session=session_with_a_hook(), concurrency=4)
         with contextlib.nullcontext(result) if door is getm.read else result as content:
             assert_ramp(content if door is getm.read else content.read(), 0)
+
+
+def test_redirects_to_names_that_are_not_quoted_are_followed():
+    def script(asks):
+        if "/a%20b/%C3%A9 " in asks:
+            return [partial(asks, RIGHT)]
+        return [b"HTTP/1.1 302 X\r\nLocation: /a b/\xc3\xa9\r\nContent-Length: 0\r\n\r\n"]
+
+    with RawServer(script) as server:
+        assert RIGHT[:10] == getm.read(server.url + "/a", 0, 10)
 
 
 @pytest.mark.parametrize(

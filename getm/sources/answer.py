@@ -55,7 +55,7 @@ def check(request: Request, status: int, headers: Mapping[str, str], now: float)
         raise RequestFailed(Failure(Trouble.STATUS, f"the server answered {status} {phrase}".rstrip(), status, retry_after))
     length = headers.get("content-length", "")
     length_told = int(length) if length.isascii() and length.isdigit() and len(length) <= DIGITS_MOST else None
-    if length_told is None and length.isdigit():
+    if length_told is None and length and "transfer-encoding" not in headers:
         raise _unusable("the answer's Content-Length is none")
     if content is not None:
         return _check_part(request, content, length_told, headers)

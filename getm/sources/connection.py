@@ -8,6 +8,7 @@ answers and trailers for ever, and a line for as long as another byte comes with
 from __future__ import annotations
 
 import functools
+import http
 import http.client
 import io
 import math
@@ -234,6 +235,9 @@ class Response(http.client.HTTPResponse):
         call: Call | None = getattr(_thread, "call", None)
         with nullcontext() if call is None else call.listening(self._stream), self._patience():
             super().begin()
+            while http.HTTPStatus.SWITCHING_PROTOCOLS < self.status < http.HTTPStatus.OK:  # interim, as 103 Early Hints
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
 
     def receive(self, buffer: memoryview) -> int:
         """Read what has come of the body, see the function of that name.

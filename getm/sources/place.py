@@ -6,6 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
@@ -74,6 +75,8 @@ def redirected(place: Place, location: str, settings: Settings) -> Place:
     Raises:
         RequestFailed: there is none.
     """
+    with suppress(UnicodeError):  # bytes of a header are read as Latin-1; there they are UTF-8, if they are not quoted
+        location = location.encode("latin-1").decode()
     try:
         target = uri.check(urljoin(place.url, location))
         origin, former = (_origin(replace(place, url=url, headers={})) for url in (target, place.url))

@@ -89,15 +89,18 @@ class HttpTransport:
         origin, target = uri.address(request.url)
         use = (origin, request.verify, request.cert)
         connection = self._idle.take(use)
+        is_kept = connection is not None
         try:
             if connection is None:
                 tls = context_for(request.verify, request.cert) if origin.scheme == "https" else None
                 connection = Connection(origin, request.connect, tls, use)
                 connection.connect()
             response = connection.exchange(target, request.headers, request.connect, request.stall)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
+            if is_kept and isinstance(error, http.client.HTTPException):  # bytes that came behind the last answer, perhaps
+                raise ConnectionResetError from error
             raise
 
         def leave(is_reusable: bool) -> None:  # noqa: FBT001
