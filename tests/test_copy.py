@@ -171,10 +171,11 @@ class TestTrouble:
         getm.copy(url, tmp_path / "c.bin", concurrency=4, limit_rate=16 * MIB)
         assert 5 <= len(server.log)  # the first MiB, and a part of the rest for each
 
-    def test_what_a_silent_connection_is_late_with_is_brought_by_another(self, server, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("sent", [0, 2 * MIB])
+    def test_what_a_silent_connection_is_late_with_is_brought_by_another(self, server, tmp_path, monkeypatch, sent):
         monkeypatch.setattr(core, "SILENT_SECONDS", 0.5)
         url = server.put("/c.bin", 32 * MIB + 5)
-        server.fail(Fault(stall=2 * MIB), when=lambda request: request.start > 8 * MIB)
+        server.fail(Fault(stall=sent), when=lambda request: request.start > 8 * MIB)
         getm.copy(url, tmp_path / "c.bin", concurrency=4, retries=0)
         assert ramp(0, 32 * MIB + 5) == (tmp_path / "c.bin").read_bytes()
 

@@ -166,17 +166,20 @@ class Core:
 
         None where it is not worth it, and as long as the server has not begun to answer: others would wait as well.
         """
+        if run.is_cancelled or run.position >= run.stop:
+            return None
         now = time.monotonic()
         silence = now - run.heard
-        if silence > SILENT_SECONDS and not (run.is_awaited or run.is_cancelled):
-            run.is_awaited = True
+        if silence > SILENT_SECONDS:
+            if run.is_awaited:
+                return (math.inf, run.position) if run.is_answered else None
             assert self.pool is not None
+            run.is_awaited = True
             self.pool.send(run.worker, Report(run.number, run.stop))
-        if run.is_cancelled or not run.start < run.position < run.stop:
+            return None
+        if run.position == run.start:
             return None
         rate = (run.position - run.start) / (now - run.asked)
-        if silence > SILENT_SECONDS:
-            return math.inf, run.position
         left = run.stop - run.position
         kept = run.feed.planner.kept(left, rate) + int(rate * min(silence, QUIET_SECONDS))
         return (left / rate, run.position + kept) if kept < left else None
@@ -598,6 +601,7 @@ class Core:
         run.heard = time.monotonic()
         planner = run.feed.planner
         if isinstance(message, Started):
+            run.is_answered = True
             planner.observe(message.seconds, None)
             return
         if isinstance(message, Filled | Ended):
