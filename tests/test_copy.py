@@ -144,7 +144,7 @@ class TestTrouble:
         monkeypatch.setattr(planner, "CROWD", 4)
         size = 32 * MIB + 5
         url = server.put("/c.bin", size)
-        server.fail(Fault(pace=2 * MIB), when=lambda request: request.start > 16 * MIB)
+        server.fail(Fault(pace=MIB / 2), when=lambda request: request.start > 16 * MIB)
         checksum = algorithm and f"{algorithm}:{hashlib.new(algorithm, ramp(0, size)).hexdigest()}"
         getm.copy(url, tmp_path / "c.bin", checksum=checksum, concurrency=4)
         assert ramp(0, size) == (tmp_path / "c.bin").read_bytes()

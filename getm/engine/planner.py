@@ -49,8 +49,9 @@ WINDOW_NEAR = 32 * MIB
 """Widest window before a server that is near: so much is there within a first-byte time of a distant one. Wider ones only
 take memory: 1 GiB over 4 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
 SKIP_UNMEASURED = 128 * 1024
-LATE = 0.2
-"""Seconds by which a request has to be behind all others for one of these to take over a part of it."""
+LATE = 2.0
+"""Seconds by which a request has to be behind all others for one of these to take over a part of it: what is on its way by
+then comes twice."""
 
 
 @dataclass(frozen=True)
