@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import getm
-from getm.engine import core, planner
+from getm.engine import planner
 from tests.content import ramp
 from tests.servers.fault import Fault
 
@@ -139,27 +139,6 @@ class TestTarget:
 
 
 class TestTrouble:
-    @pytest.mark.parametrize("algorithm", [None, "sha256"])
-    def test_what_a_slow_connection_is_late_with_is_brought_by_another(self, server, tmp_path, monkeypatch, algorithm):
-        monkeypatch.setattr(planner, "CROWD", 4)
-        size = 32 * MIB + 5
-        url = server.put("/c.bin", size)
-        server.fail(Fault(pace=MIB / 2), when=lambda request: request.start > 16 * MIB)
-        checksum = algorithm and f"{algorithm}:{hashlib.new(algorithm, ramp(0, size)).hexdigest()}"
-        getm.copy(url, tmp_path / "c.bin", checksum=checksum, concurrency=4)
-        assert ramp(0, size) == (tmp_path / "c.bin").read_bytes()
-        slow = next(request for request in server.log if request.start > 16 * MIB)
-        assert slow.sent < (slow.stop - slow.start) // 2
-        assert size <= sum(request.sent for request in server.log) <= size + MIB
-
-    @EVERY
-    def test_bodies_that_all_break_off_in_the_middle_are_gone_on_with(self, server, url, tmp_path, concurrency):
-        server.fail(lambda request: Fault(cut=(min(request.stop, SIZE) - request.start) // 2 + 1), times=None)
-        getm.copy(url, tmp_path / "a.bin", concurrency=concurrency, retries=1)
-        assert ramp(0, SIZE) == (tmp_path / "a.bin").read_bytes()
-        answered = sum(request.sent for request in server.wait_for(lambda log: all(one.finished for one in log)))
-        assert answered <= SIZE + 64 * len(server.log)
-
     def test_a_connection_that_is_to_be_slow_is_not_late(self, server, tmp_path):
         url = server.put("/c.bin", 3 * MIB)
         getm.copy(url, tmp_path / "c.bin", concurrency=8, limit_rate=3 * MIB)
@@ -170,14 +149,6 @@ class TestTrouble:
         url = server.put("/c.bin", 16 * MIB)
         getm.copy(url, tmp_path / "c.bin", concurrency=4, limit_rate=16 * MIB)
         assert 5 <= len(server.log)  # the first MiB, and a part of the rest for each
-
-    @pytest.mark.parametrize("sent", [0, 2 * MIB])
-    def test_what_a_silent_connection_is_late_with_is_brought_by_another(self, server, tmp_path, monkeypatch, sent):
-        monkeypatch.setattr(core, "SILENT_SECONDS", 0.5)
-        url = server.put("/c.bin", 32 * MIB + 5)
-        server.fail(Fault(stall=sent), when=lambda request: request.start > 8 * MIB)
-        getm.copy(url, tmp_path / "c.bin", concurrency=4, retries=0)
-        assert ramp(0, 32 * MIB + 5) == (tmp_path / "c.bin").read_bytes()
 
     @EVERY
     def test_a_dripping_body_is_a_stall(self, server, url, tmp_path, concurrency):

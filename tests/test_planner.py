@@ -230,27 +230,6 @@ class TestConnections:
         assert 8 == reader.connections
 
 
-class TestLate:
-    """What a connection that is slow brings itself of what it has still to bring, where others have nothing to do."""
-
-    @pytest.mark.parametrize(("rate", "kept"), [(5e6, 4.22e6), (15e6, 9.58e6), (1e5, 85e3), (1.0, 0)])
-    def test_both_end_together(self, rate, kept):
-        reader = planner()
-        reader.observe(0.030, 50e6)
-        found = reader.kept(40_000_000, rate)
-        assert kept == pytest.approx(found, rel=0.15, abs=1)
-        assert found / rate == pytest.approx(0.030 + (40_000_000 - found) / 50e6, rel=0.01, abs=1)
-
-    @pytest.mark.parametrize(("left", "rate"), [(10_000, 1e5), (40_000_000, 250e6), (7_000_000, 60e6)])
-    def test_all_where_there_is_little_to_win(self, left, rate):
-        reader = planner()
-        reader.observe(0.030, 50e6)
-        assert left == reader.kept(left, rate)
-
-    def test_half_where_nothing_was_measured(self):
-        assert 20_000_000 == planner().kept(40_000_000, 1e6)
-
-
 class TestSingleConnection:
     def test_sequential_reading_is_one_run_to_the_end(self):
         reader = planner(concurrency=1)

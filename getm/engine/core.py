@@ -8,7 +8,6 @@ built, and the readers register there.
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 from collections import deque
@@ -16,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from getm import sources
-from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, QUIET_SECONDS, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
+from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
-from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started, Trim
+from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started
 from getm.engine.planner import Want
 from getm.engine.pool import Pool, Worker
 from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract, total
@@ -29,8 +28,6 @@ GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
 """A worker that has been waiting for its server so long does not count among those that may be at work at once."""
-SILENT_SECONDS = 3.0
-"""A request of a copy that is silent for so long is asked how far it is; when it is again, another one brings the rest."""
 DEATHS_MOST = 5
 DEATHS_SECONDS = 60.0
 """So often may workers die in the middle of their work in so many seconds; with the next one somebody must look."""
@@ -141,48 +138,6 @@ class Core:
                 if worker is None:
                     return
                 self._send_run(worker, feed, (want.start, want.stop), 0)
-        if math.isinf(saving.pace):  # otherwise all are as slow as they are to be
-            self._relieve(feed)
-
-    def _relieve(self, feed: Feed) -> None:
-        """Have connections that have nothing else to do take over what the slowest ones of a copy are late with."""
-        assert self.pool is not None
-        while not self.is_full(feed):
-            late = [(*lateness, run) for run in feed.runs if (lateness := self._lateness(run)) is not None]
-            if not late:
-                return
-            _, start, run = max(late, key=lambda each: each[0])
-            tail = Want(start, run.stop, is_demand=False, run=run.stop - start)
-            worker = self._free_worker(feed, tail)
-            if worker is None:
-                return
-            run.stop = start
-            self.pool.send(run.worker, Trim(run.number, start))
-            if not self._send_run(worker, feed, (start, tail.stop), 0):
-                return
-
-    def _lateness(self, run: Run) -> tuple[float, int] | None:
-        """Return how many seconds a run of a copy is going to take, and from where on another one had better bring the rest.
-
-        None where it is not worth it, and as long as the server has not begun to answer: others would wait as well.
-        """
-        if run.is_cancelled or run.position >= run.stop:
-            return None
-        now = time.monotonic()
-        silence = now - run.heard
-        if silence > SILENT_SECONDS:
-            if run.is_awaited:
-                return (math.inf, run.position) if run.is_answered else None
-            assert self.pool is not None
-            run.is_awaited = True
-            self.pool.send(run.worker, Report(run.number, run.stop))
-            return None
-        if run.position == run.start:
-            return None
-        rate = (run.position - run.start) / (now - run.asked)
-        left = run.stop - run.position
-        kept = run.feed.planner.kept(left, rate) + int(rate * min(silence, QUIET_SECONDS))
-        return (left / rate, run.position + kept) if kept < left else None
 
     def unsaved(self, feed: Feed, saving: Saving) -> list[Range]:
         """Return what of a copy is neither in the file nor under way."""
@@ -601,7 +556,6 @@ class Core:
         run.heard = time.monotonic()
         planner = run.feed.planner
         if isinstance(message, Started):
-            run.is_answered = True
             planner.observe(message.seconds, None)
             return
         if isinstance(message, Filled | Ended):
@@ -662,7 +616,7 @@ class Core:
         del self._runs[run.number]
         run.feed.runs.remove(run)
         run.feed.object.runs.remove(run)
-        if failure is not None and not run.is_cancelled and run.position < run.stop:
+        if failure is not None and not run.is_cancelled:
             self.failed(run.feed, run, failure)
         self._forget(run.feed.object)
 

@@ -147,7 +147,6 @@ class Run:
     heard: float  # when its worker last said something about it
     generation: int = 0  # of the source, when the request was made
     is_cancelled: bool = False
-    is_answered: bool = False  # whether the server has begun to answer
     is_awaited: bool = False  # whether its worker knows that somebody waits for its next bytes
     slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order
 

@@ -68,13 +68,6 @@ class Report(NamedTuple):
     stop: int
 
 
-class Trim(NamedTuple):
-    """To a worker: what this run has from *stop* on is brought by another one."""
-
-    run: int
-    stop: int
-
-
 class Cancel(NamedTuple):
     """To a worker: nobody wants the rest of this run."""
 
@@ -129,7 +122,7 @@ class Bye(NamedTuple):
     """From a worker: it had nothing to do for long and ends."""
 
 
-ToWorker = Fetch | Grant | Report | Trim | Cancel
+ToWorker = Fetch | Grant | Report | Cancel
 FromWorker = Hello | Started | Filled | Ended | Bye
 
 

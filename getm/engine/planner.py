@@ -49,9 +49,6 @@ WINDOW_NEAR = 32 * MIB
 """Widest window before a server that is near: so much is there within a first-byte time of a distant one. Wider ones only
 take memory: 1 GiB over 4 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
 SKIP_UNMEASURED = 128 * 1024
-LATE = 2.0
-"""Seconds by which a request has to be behind all others for one of these to take over a part of it: what is on its way by
-then comes twice."""
 
 
 @dataclass(frozen=True)
@@ -173,20 +170,6 @@ class Planner:
     def is_short(self, seconds: float) -> bool:
         """Whether he gets to the end."""
         return self._position + seconds * (self._rate or RATE_UNMEASURED) >= self._size
-
-    def kept(self, left: int, rate: float) -> int:
-        """Return what a connection is to bring itself of *left* bytes, if another one may take the rest: both end together.
-
-        All of it, if another request would not be worth it.
-
-        Args:
-            left: bytes that it has still to bring.
-            rate: bytes a second that it has brought.
-        """
-        other = self._rate or rate
-        if left <= rate * max(LATE, 4 * self._first_byte):
-            return left
-        return min(left, int(rate * (other * self._first_byte + left) / (other + rate)))
 
     def allow(self, room: int) -> None:
         """Say how many bytes may be held ahead."""

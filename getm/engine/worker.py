@@ -46,7 +46,6 @@ from getm.engine.messages import (
     Segment,
     Started,
     ToWorker,
-    Trim,
     decode_to_worker,
     encode,
 )
@@ -236,8 +235,6 @@ class _Worker:
             progress = self._fetches[0][2]
             progress.hasten(message.stop)
             self._send(Filled(message.run, progress.position, progress.seconds()))
-        elif isinstance(message, Trim):
-            self._fetches[0][2].stop = message.stop
         else:
             self._is_cancelled = True
             if self._body is not None:
@@ -314,10 +311,10 @@ class _Worker:
 
     def _fill_file(self, fetch: Fetch, body: Body, descriptor: int, progress: _Progress) -> None:
         """Read a body into a file, at its own offsets, to its end or until cancelled."""
-        began = time.monotonic()
-        length = min(FILE_BUFFER, body.answer.stop - progress.position, paced_length(fetch.pace))
+        stop, began = body.answer.stop, time.monotonic()
+        length = min(FILE_BUFFER, stop - progress.position, paced_length(fetch.pace))
         buffer = memoryview(bytearray(length))
-        while progress.position < (stop := min(body.answer.stop, progress.stop)):
+        while progress.position < stop:
             start, received, written = progress.position, 0, 0
             most, enough = min(stop - start, len(buffer)), min(stop - start, FILE_LEAST)
             try:
@@ -345,7 +342,7 @@ class _Progress:
     """
 
     def __init__(self, fetch: Fetch) -> None:
-        self.position, self.stop = fetch.request.start, fetch.request.stop
+        self.position = fetch.request.start
         self._every, self._seconds = QUIET_EVERY, QUIET_SECONDS
         self._due = self._next()
         if fetch.awaited:
