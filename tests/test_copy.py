@@ -139,7 +139,15 @@ class TestTarget:
 
 
 class TestTrouble:
-    def test_a_connection_that_is_to_be_slow_is_not_late(self, server, tmp_path):
+    @EVERY
+    def test_bodies_that_all_break_off_in_the_middle_are_gone_on_with(self, server, url, tmp_path, concurrency):
+        server.fail(lambda request: Fault(cut=(min(request.stop, SIZE) - request.start) // 2 + 1), times=None)
+        getm.copy(url, tmp_path / "a.bin", concurrency=concurrency, retries=1)
+        assert ramp(0, SIZE) == (tmp_path / "a.bin").read_bytes()
+        answered = sum(request.sent for request in server.wait_for(lambda log: all(one.finished for one in log)))
+        assert answered <= SIZE + 64 * len(server.log)
+
+    def test_a_limited_rate_takes_no_more_requests_than_there_are_parts(self, server, tmp_path):
         url = server.put("/c.bin", 3 * MIB)
         getm.copy(url, tmp_path / "c.bin", concurrency=8, limit_rate=3 * MIB)
         assert 3 >= len(server.log)
