@@ -20,9 +20,9 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from getm.uri import Origin
 
@@ -36,6 +36,20 @@ IDLE_MOST = 64
 
 class ConnectTimeout(TimeoutError):  # noqa: N818  # as `requests` has it
     """There was no connection in time."""
+
+
+class Reply(NamedTuple):
+    """An answer whose body is not read yet.
+
+    Attributes:
+        response: that of `http.client`.
+        headers: of it.
+        leave: called once it is not read any more, with whether another request may be sent over its connection.
+    """
+
+    response: Any
+    headers: Mapping[str, str]
+    leave: Callable[[bool], None]
 
 
 class Call:

@@ -21,7 +21,7 @@ from getm.sources.base import UNTOLD, Answer, Body, Request, Version
 from getm.sources.connection import Call
 from getm.sources.place import Place, check_headers, is_session, place_of, redirected, request_for, sees_answers, words
 from getm.sources.spool import Spool
-from getm.sources.transport import answered, process_transport, reply
+from getm.sources.transport import answered, process_transport
 
 if TYPE_CHECKING:
     from getm.sources.sessions import Session
@@ -267,4 +267,4 @@ class HttpSource:
         if session is None:
             session = self._own_session = sessions.own_session()
         prepared = request_for(place, request.start, request.stop)
-        return answered(request, lambda: reply(sessions.send(session, prepared, request)))
+        return answered(request, lambda: sessions.send(session, prepared, request))

@@ -25,13 +25,11 @@ from getm import uri
 from getm.errors import UsageError
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Request
-from getm.sources.connection import ConnectTimeout, Response, trust
+from getm.sources.connection import ConnectTimeout, Reply, Response, trust
 
 POOL = 32
 Session: TypeAlias = requests.Session
 Prepared: TypeAlias = requests.PreparedRequest
-Sent: TypeAlias = tuple[urllib3.HTTPResponse, Mapping[str, str]]
-"""An answer, and its headers."""
 
 _HIDDEN_LOCATION = "getm-location"
 _NOT_IN_A_HEADER = re.compile(rb"[\r\n\0]")
@@ -64,7 +62,7 @@ class PlainAdapter(Adapter):
         """Return an answer."""
         return resp
 
-    def carry(self, request: Request) -> Sent:
+    def carry(self, request: Request) -> Reply:
         """Send a request that was prepared, through a proxy.
 
         Raises:
@@ -74,7 +72,7 @@ class PlainAdapter(Adapter):
         prepared.method, prepared.url, prepared.headers = "GET", request.url, request.headers
         with _translated():
             response: Any = self.send(prepared, **_sending(request))
-        return response, response.headers
+        return _reply(response, response.headers)
 
 
 def own_session() -> Session:
@@ -85,7 +83,7 @@ def own_session() -> Session:
     return session
 
 
-def send(session: Session, prepared: Prepared, request: Request) -> Sent:
+def send(session: Session, prepared: Prepared, request: Request) -> Reply:
     """Send a request by a session, whose hooks and adapters see the answer; redirects are not followed.
 
     Raises:
@@ -95,10 +93,9 @@ def send(session: Session, prepared: Prepared, request: Request) -> Sent:
     prepared.hooks = {**prepared.hooks, "response": [*prepared.hooks["response"], _hide_location]}
     with _translated():
         response = session.send(prepared, allow_redirects=False, **_sending(request))
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    if _HIDDEN_LOCATION in headers:
-        headers["location"] = headers.pop(_HIDDEN_LOCATION)
-    return response.raw, headers
+    if _HIDDEN_LOCATION in response.headers:
+        response.headers["location"] = response.headers.pop(_HIDDEN_LOCATION)
+    return _reply(response.raw, response.headers)
 
 
 def prepare(url: str, headers: Iterable[Mapping[str, str]], auth: Any, session: Any) -> Prepared:  # noqa: ANN401
@@ -163,6 +160,17 @@ def has_own_adapter(session: Session, url: str) -> bool:
 def environ_proxies(url: str) -> dict[str, str]:
     """Return the proxies that the environment names for a URL."""
     return {scheme: proxy for scheme, proxy in requests.utils.get_environ_proxies(url).items() if proxy}
+
+
+def _reply(response: urllib3.HTTPResponse, headers: Mapping[str, str]) -> Reply:
+    """Return an answer as direct connections have it. `requests` goes to that of `http.client`, too, for its cookies."""
+    original: Any = response._original_response  # noqa: SLF001
+
+    def leave(is_reusable: bool) -> None:  # noqa: FBT001
+        (original if is_reusable else response).close()
+        response.release_conn()
+
+    return Reply(original, headers, leave)
 
 
 def _sending(request: Request) -> dict[str, Any]:

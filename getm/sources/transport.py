@@ -10,21 +10,21 @@ import http.client
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from getm import uri
 from getm.config import STALL_LEAST
 from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport
-from getm.sources.connection import Connection, Idle, context_for, cut, receive, trust, trusted
+from getm.sources.connection import Connection, Idle, Reply, context_for, cut, receive, trust, trusted
 from getm.sources.failures import connection_failure, is_stale, reason
 from getm.sources.spool import SCRATCH
 
 if TYPE_CHECKING:
-    from getm.sources.sessions import PlainAdapter, Sent
+    from getm.sources.sessions import PlainAdapter
 
 REFUSAL_TEXT = 4096
 """Bytes of the body of a 400 that are looked at: some servers refuse by it."""
@@ -33,20 +33,6 @@ _REFUSED = re.compile(rb"xpired|<Code>(AccessDenied|AuthorizationQueryParameters
 """What such a body says: S3 and GCS of a token that has expired, S3 of one that it does not know and of a signature that is
 none, `rclone serve s3` of a signature that has expired."""
 _process: dict[int, HttpTransport] = {}  # by process number: a forked child must not use its parent's connections
-
-
-class Reply(NamedTuple):
-    """An answer whose body is not read yet.
-
-    Attributes:
-        response: that of `http.client`.
-        headers: of it.
-        leave: called once it is not read any more, with whether another request may be sent over its connection.
-    """
-
-    response: Any
-    headers: Mapping[str, str]
-    leave: Callable[[bool], None]
 
 
 class HttpTransport:
@@ -116,7 +102,7 @@ class HttpTransport:
         """Send a request through a proxy."""
         self.prepare_proxies()
         assert self._proxied is not None
-        return reply(self._proxied.carry(request))
+        return self._proxied.carry(request)
 
 
 class HttpBody:
@@ -207,19 +193,6 @@ class HttpBody:
         self._waited += time.monotonic() - began
         self._watch.add(count, self._waited)
         return count
-
-
-def reply(sent: Sent) -> Reply:
-    """Return an answer that `requests` has brought."""
-    response, headers = sent
-    # The answer of http.client below that of urllib3; requests goes there, too, for its cookies.
-    original: Any = response._original_response  # noqa: SLF001
-
-    def leave(is_reusable: bool) -> None:  # noqa: FBT001
-        (original if is_reusable else response).close()
-        response.release_conn()
-
-    return Reply(original, headers, leave)
 
 
 def answered(request: Request, send: Callable[[], Reply]) -> Body:
