@@ -21,9 +21,8 @@ LAYERS = [
     "ranges uri config retry integrity sources.base",
     (
         "engine.messages engine.blocks engine.planner engine.arena "
-        "sources.answer sources.connection sources.failures sources.sessions sources.place sources.spool sources.transport "
-        "sources.http "
-        "sources"
+        "sources.answer sources.response sources.connection sources.failures sources.sessions sources.place sources.spool "
+        "sources.transport sources.http sources"
     ),
     "engine.pool engine.worker",
     "engine.feed",
@@ -48,17 +47,18 @@ SIDEWAYS = {
     "config": {"ranges"},
     "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
+    "sources.connection": {"sources.response"},
     "sources.failures": {"sources.connection"},
-    "sources.sessions": {"sources.connection"},
+    "sources.sessions": {"sources.connection", "sources.response"},
     "sources.place": {"sources.sessions"},
     "sources.transport": {
-        *("sources.answer", "sources.connection", "sources.failures", "sources.sessions", "sources.spool"),
+        *("sources.answer", "sources.connection", "sources.failures", "sources.response", "sources.sessions"),
+        "sources.spool",
     },
     "sources.http": {
-        *("sources.answer", "sources.connection", "sources.place", "sources.sessions", "sources.spool"),
-        "sources.transport",
+        *("sources.answer", "sources.place", "sources.response", "sources.sessions", "sources.spool", "sources.transport"),
     },
-    "sources": {"sources.connection", "sources.http", "sources.transport"},
+    "sources": {"sources.http", "sources.transport"},
     "contrib.pysam": {"contrib.htslib"},
 }
 

@@ -18,8 +18,8 @@ from getm.errors import UsageError
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.answer import Redirected
 from getm.sources.base import UNTOLD, Answer, Body, Request, Version
-from getm.sources.connection import Call
 from getm.sources.place import Place, check_headers, is_session, place_of, redirected, request_for, sees_answers, words
+from getm.sources.response import Call
 from getm.sources.spool import Spool
 from getm.sources.transport import answered, process_transport
 

@@ -25,7 +25,8 @@ from getm import uri
 from getm.errors import UsageError
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Request
-from getm.sources.connection import ConnectTimeout, Reply, Response, trust
+from getm.sources.connection import ConnectTimeout, Reply, trust
+from getm.sources.response import Response
 
 POOL = 32
 Session: TypeAlias = requests.Session

@@ -19,8 +19,9 @@ from getm.config import STALL_LEAST
 from getm.retry import Failure, RequestFailed, StallWatch, Trouble
 from getm.sources.answer import check
 from getm.sources.base import UNTOLD, Answer, Body, Request, Transport
-from getm.sources.connection import Connection, Idle, Reply, context_for, cut, receive, trust, trusted
+from getm.sources.connection import Connection, Idle, Reply, context_for, trust, trusted
 from getm.sources.failures import connection_failure, is_stale, reason
+from getm.sources.response import cut, receive
 from getm.sources.spool import SCRATCH
 
 if TYPE_CHECKING:

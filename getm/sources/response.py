@@ -1,0 +1,239 @@
+"""Answers that no server can hold us up with: the head of one has to come whole, soon, and not be too long.
+
+`http.client` bounds the length of a line and the number of header lines, but reads interim answers and trailers for ever,
+and a line for as long as another byte comes within the socket's timeout.
+"""
+
+from __future__ import annotations
+
+import functools
+import http
+import http.client
+import io
+import math
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+BUFFER = 4096
+"""Bytes of an answer's buffer: most heads fit. With the usual 8 KiB a reader that waits takes 20 KiB in place of 16."""
+HEAD_MOST = 256 * 1024
+"""Bytes of an answer before its body, interim answers included."""
+
+
+class Call:
+    """The requests of one thread, as a context manager: another may end its waiting for the head of an answer.
+
+    Not its waiting for a connection, which ends by itself, and before long.
+
+    Attributes:
+        is_over: whether it was ended, for good.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._stream: io.BufferedReader | None = None  # from which the head is being read
+
+    def __enter__(self) -> None:
+        _thread.call = self
+
+    def __exit__(self, *_: object) -> None:
+        _thread.call = None
+
+    def end(self) -> None:
+        """Have the request that is under way fail at once, and every later one."""
+        self.is_over = True
+        stream = self._stream
+        if stream is not None:
+            cut(stream)
+
+    @contextmanager
+    def listening(self, stream: io.BufferedReader) -> Iterator[None]:
+        """Have `end` cut *stream* in this context.
+
+        Raises:
+            TimeoutError: it has, or was called before.
+        """
+        self._stream = stream
+        try:
+            self._check()  # now that `end` sees the stream
+            yield
+        finally:
+            self._stream = None
+            self._check()
+
+    def _check(self) -> None:
+        if self.is_over:
+            raise TimeoutError("nobody waits for the answer any more")
+
+
+def cut(stream: io.BufferedReader) -> None:
+    """End the connection of a stream that another thread may be reading from: that ends at once."""
+    try:
+        with socket.socket(fileno=os.dup(stream.fileno())) as twin:
+            # Reset at the close that follows. After a mere shutdown the kernel opens a window that was full no more: a
+            # server in the middle of sending would notice after a minute only that nobody is there.
+            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            twin.shutdown(socket.SHUT_RDWR)
+    except (OSError, ValueError):
+        return
+
+
+def receive(response: http.client.HTTPResponse, buffer: memoryview) -> int:
+    """Read what has come of a body of known length, at least one byte; return how many, 0 at the end of the connection.
+
+    Raises:
+        OSError: the connection is lost, or nothing came in the time that its socket allows.
+    """
+    if isinstance(response, Response):
+        return response.receive(buffer)
+    stream: io.BufferedReader | None = response.fp  # of a session's own adapter
+    return 0 if stream is None else stream.readinto1(buffer)
+
+
+class _Lines:
+    """What `http.client` reads lines from: they come in time, and there are not too many of them.
+
+    Args:
+        stream: the buffered socket.
+        seconds: in which the lines have to come, all together.
+    """
+
+    def __init__(self, stream: io.BufferedReader, seconds: float | None) -> None:
+        self._stream = stream
+        self._stop = None if seconds is None else time.monotonic() + seconds
+        self._left = HEAD_MOST
+        self._whole = 0  # bytes of lines that have come whole, and were not read yet
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """Return a line, or its first *size* bytes.
+
+        Raises:
+            TimeoutError: it does not come in time.
+            HTTPException: this is too much.
+        """
+        most = self._left if size < 0 else min(size, self._left)
+        if not self._whole:
+            self._whole = self._stream.peek(1).rfind(b"\n") + 1
+            self._check_time()
+        if self._whole:
+            line = self._stream.readline(most)
+            self._whole -= len(line)
+        else:
+            line = self._patiently(most)
+        self._left -= len(line)
+        if not self._left:
+            raise http.client.HTTPException("the head of the answer is too long")
+        return line
+
+    def _patiently(self, most: int) -> bytes:
+        """Return a line that has not come whole yet, or its first bytes."""
+        line = bytearray()
+        while len(line) < most and not line.endswith(b"\n"):
+            there = self._stream.peek(1)[: most - len(line)]
+            if not there:
+                break
+            line += self._stream.read(there.find(b"\n") + 1 or len(there))
+            self._check_time()
+        return bytes(line)
+
+    def _check_time(self) -> None:
+        if self._stop is not None and time.monotonic() > self._stop:
+            raise TimeoutError("the head of the answer did not come in time")
+
+    def flush(self) -> None:
+        """Do nothing, as a stream that is read; an answer that is interrupted is closed with this in place of its stream."""
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+
+class Response(http.client.HTTPResponse):
+    """An answer whose lines are read with patience that ends; of connections of ours, and of those that `urllib3` has."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
+        super().__init__(sock, *arguments, **options)
+        self._seconds = sock.gettimeout()
+        self._records: ssl.SSLSocket | None = None  # where the body comes from, if that is TLS
+        if isinstance(sock, socket.socket):  # not TLS through that of a proxy
+            raw = cast("Any", self.fp).detach()
+            if isinstance(sock, ssl.SSLSocket):
+                self._records = sock
+                raw.readinto = functools.partial(_read_record, sock)
+            else:
+                raw.readinto = sock.recv_into  # without the methods between, which are Python
+            self.fp = io.BufferedReader(raw, BUFFER)
+        self._stream = self.fp
+        self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
+
+    def begin(self) -> None:
+        """Read the head."""
+        call: Call | None = getattr(_thread, "call", None)
+        with nullcontext() if call is None else call.listening(self._stream), self._patience():
+            super().begin()
+            while http.HTTPStatus.SWITCHING_PROTOCOLS < self.status < http.HTTPStatus.OK:  # interim, as 103 Early Hints
+                self.headers = self.msg = None  # type: ignore[assignment]
+                super().begin()
+
+    def receive(self, buffer: memoryview) -> int:
+        """Read what has come of the body, see the function of that name.
+
+        A record of TLS has 16 KiB at most: those that have come are read one after the other without a step of ours between.
+        """
+        stream: io.BufferedReader | None = self.fp
+        if stream is None:
+            return 0
+        if self._records is None:
+            return stream.readinto1(buffer)
+        if self._records.gettimeout() != 0.0:
+            self._records.settimeout(0.0)  # until the next request, which sets it anew
+        stop = None
+        while True:
+            count: int | None = stream.readinto(buffer)
+            if count is not None:
+                return count
+            stop = stop or time.monotonic() + (self._seconds or math.inf)
+            self._await(stop)
+
+    def _await(self, stop: float) -> None:
+        """Wait until there is something to read of a record, which has to be there by *stop* as a whole."""
+        waiting = select.poll()
+        waiting.register(self._stream, select.POLLIN)
+        left = stop - time.monotonic()
+        if left <= 0 or not waiting.poll(None if math.isinf(left) else left * 1000):
+            raise TimeoutError("nothing came")
+
+    def _read_next_chunk_size(self) -> int:
+        with self._patience():
+            return int(super()._read_next_chunk_size())  # type: ignore[misc]
+
+    def _read_and_discard_trailer(self) -> None:
+        """Leave trailers: the connection of an answer in chunks is not used again."""
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        self.fp = cast("io.BufferedReader", _Lines(self._stream, self._seconds))
+        try:
+            yield
+        finally:
+            if self.fp is not None:  # closed
+                self.fp = self._stream
+
+
+def _read_record(sock: ssl.SSLSocket, buffer: memoryview) -> int | None:
+    """Read from a record of TLS, or from the next one; None if that has not come whole, and the socket does not wait."""
+    try:
+        return cast("int", sock.read(0, cast("bytearray", buffer)))  # 0 is for as much as there is room for
+    except ssl.SSLWantReadError:
+        return None
+
+
+_thread = threading.local()
