@@ -509,7 +509,7 @@ class TestForked:
 
     def test_are_none_of_a_caller_with_threads(self, server, url):
         threads = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
-        with running(script(FORKING, REPORT, threads, self.READING), url) as process:
+        with running(script(FORKING, REPORT, threads, self.READING, "sys.stdin.readline()"), url) as process:
             _, launcher, *_ = reported(process)
             assert b"getm.engine.worker" in Path(f"/proc/{launcher}/cmdline").read_bytes()
 
