@@ -21,8 +21,8 @@ LAYERS = [
     "ranges uri config retry integrity sources.base",
     (
         "engine.messages engine.blocks engine.planner engine.arena "
-        "sources.answer sources.response sources.connection sources.failures sources.sessions sources.place sources.spool "
-        "sources.transport sources.http sources"
+        "sources.answer sources.lowwater sources.response sources.connection sources.failures sources.sessions "
+        "sources.place sources.spool sources.transport sources.http sources"
     ),
     "engine.pool engine.worker",
     "engine.feed",
@@ -47,6 +47,7 @@ SIDEWAYS = {
     "config": {"ranges"},
     "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
+    "sources.response": {"sources.lowwater"},
     "sources.connection": {"sources.response"},
     "sources.failures": {"sources.connection"},
     "sources.sessions": {"sources.connection", "sources.response"},

@@ -12,7 +12,6 @@ import http.client
 import io
 import math
 import os
-import select
 import socket
 import ssl
 import struct
@@ -22,10 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+from getm.sources.lowwater import LowWater
+
 BUFFER = 4096
 """Bytes of an answer's buffer: most heads fit. With the usual 8 KiB a reader that waits takes 20 KiB in place of 16."""
 HEAD_MOST = 256 * 1024
 """Bytes of an answer before its body, interim answers included."""
+PARTIAL_RECORD = 32 * 1024
+"""What of the bytes to come may be taken from the socket already: a record of TLS that has not come whole."""
 
 
 class Call:
@@ -162,14 +165,16 @@ class Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # likewise
         super().__init__(sock, *arguments, **options)
         self._seconds = sock.gettimeout()
-        self._records: ssl.SSLSocket | None = None  # where the body comes from, if that is TLS
+        self._sock: socket.socket | None = None  # where the body comes from, if that can be waited for
+        self._water: LowWater | None = None  # set while the body is received
+        self._is_drained = False  # whether all that had come was taken
         if isinstance(sock, socket.socket):  # not TLS through that of a proxy
+            self._sock = sock
             raw = cast("Any", self.fp).detach()
+            # Without the methods between, which are Python.
+            raw.readinto = functools.partial(_read_packets, sock)
             if isinstance(sock, ssl.SSLSocket):
-                self._records = sock
                 raw.readinto = functools.partial(_read_record, sock)
-            else:
-                raw.readinto = sock.recv_into  # without the methods between, which are Python
             self.fp = io.BufferedReader(raw, BUFFER)
         self._stream = self.fp
         self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
@@ -189,27 +194,29 @@ class Response(http.client.HTTPResponse):
         A record of TLS has 16 KiB at most: those that have come are read one after the other without a step of ours between.
         """
         stream: io.BufferedReader | None = self.fp
-        if stream is None:
-            return 0
-        if self._records is None:
-            return stream.readinto1(buffer)
-        if self._records.gettimeout() != 0.0:
-            self._records.settimeout(0.0)  # until the next request, which sets it anew
-        stop = None
+        if stream is None or self._sock is None:
+            return 0 if stream is None else stream.readinto1(buffer)
+        if self._water is None:
+            self._sock.settimeout(0.0)  # until the next request, which sets it anew
+            self._water = LowWater(self._sock)
+        is_tls = isinstance(self._sock, ssl.SSLSocket)
+        most = len(buffer) - (PARTIAL_RECORD if is_tls else 0)
+        stop = 0.0
         while True:
-            count: int | None = stream.readinto(buffer)
+            if self._is_drained:
+                stop = stop or time.monotonic() + (self._seconds or math.inf)
+                self._water.wait(most, stop)  # of TLS a record has to be there by then as a whole
+            count: int | None = stream.readinto(buffer) if is_tls else stream.readinto1(buffer)
+            self._is_drained = count is None or count < len(buffer)
             if count is not None:
                 return count
-            stop = stop or time.monotonic() + (self._seconds or math.inf)
-            self._await(stop)
 
-    def _await(self, stop: float) -> None:
-        """Wait until there is something to read of a record, which has to be there by *stop* as a whole."""
-        waiting = select.poll()
-        waiting.register(self._stream, select.POLLIN)
-        left = stop - time.monotonic()
-        if left <= 0 or not waiting.poll(None if math.isinf(left) else left * 1000):
-            raise TimeoutError("nothing came")
+    def close(self) -> None:
+        """Take leave of the connection, which may go on with another answer."""
+        water, self._water = self._water, None
+        if water is not None:
+            water.reset()
+        super().close()
 
     def _read_next_chunk_size(self) -> int:
         with self._patience():
@@ -226,6 +233,14 @@ class Response(http.client.HTTPResponse):
         finally:
             if self.fp is not None:  # closed
                 self.fp = self._stream
+
+
+def _read_packets(sock: socket.socket, buffer: memoryview) -> int | None:
+    """Read what has come; None if nothing has, and the socket does not wait: an error would lose what is buffered."""
+    try:
+        return sock.recv_into(buffer)
+    except BlockingIOError:
+        return None
 
 
 def _read_record(sock: ssl.SSLSocket, buffer: memoryview) -> int | None:
