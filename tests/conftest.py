@@ -1,6 +1,7 @@
 """Servers to read from, and the check after every test that nothing is left behind."""
 
 import gc
+import math
 import os
 import shutil
 import signal
@@ -94,8 +95,9 @@ def new_engine():
 @pytest.fixture
 def workers_at_once(monkeypatch):
     """Have readers leave everything to workers from the first, as if these needed no time to come up."""
-    from getm.engine import pool
+    from getm.engine import planner, pool
 
+    monkeypatch.setattr(planner, "AT_HAND", math.inf)
     monkeypatch.setattr(pool, "LAUNCH_SECONDS", 0.0)
     monkeypatch.setattr(pool, "SOON", 0.0)
 

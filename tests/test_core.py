@@ -35,8 +35,8 @@ MOST = 50 * BLOCK
 CONTENT = [ramp(0, MOST, seed) for seed in range(8)]
 POISON = 0xAA
 SCALED = {
-    core: {"SHARE_LEAST": 8 * KIB, "GRANT_LEAST": 16 * KIB, "DIRECT_LEAST": 256, "FETCH_LEAST": 256, "RUN_MOST": 128 * KIB}
-    | {"RATE_LEAST": KIB},
+    core: {"SHARE_LEAST": 8 * KIB, "GRANT_LEAST": 16 * KIB, "DIRECT_LEAST": 256, "DIRECT_MOST": 128 * KIB}
+    | {"FETCH_LEAST": 256, "RATE_LEAST": KIB},
     planner: {"SPLIT_LEAST": 2 * KIB, "RUN_UNMEASURED": 32 * KIB, "SKIP_UNMEASURED": 512, "FETCH_LEAST": 256}
     | {"RUN_MOST": 128 * KIB, "NEAR": 1e9},
     memory: {"KEEP": 6 * BLOCK},

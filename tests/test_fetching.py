@@ -1,10 +1,13 @@
 """What is asked of the server, when, and over how many connections: all of it read in the server's own log."""
 
+import functools
 import itertools
+import math
 import random
 import threading
 import time
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 import psutil
 import pytest
@@ -170,6 +173,7 @@ class TestBeforeWorkersAreUp:
     def test_the_caller_reads_on(self, server, monkeypatch, concurrency):
         monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(60)")
         monkeypatch.setattr(planner, "NEAR", 10.0)
+        monkeypatch.setattr(planner, "AT_HAND", math.inf)
         size = 1024 * MIB
         url = server.put("/a.bin", size)
         with getm.open(url, concurrency=concurrency) as file:
@@ -201,6 +205,106 @@ class TestBeforeWorkersAreUp:
         log = server.wait_for(lambda log: all(request.finished for request in log))
         assert size == sum(min(request.stop, size) - request.start for request in log)
         assert 2 <= at_once(log) <= 4
+
+
+class TestAtHand:
+    """A server that is quicker than what workers save is read by whoever reads, as long as he does nothing else."""
+
+    SIZE = 48 * MIB
+
+    @pytest.fixture(autouse=True)
+    def at_hand(self, monkeypatch):
+        monkeypatch.setattr(planner, "NEAR", 10.0)
+        monkeypatch.setattr(planner, "AT_HAND", 1.0)
+        monkeypatch.setattr(planner, "CROWD", 2)
+
+    @pytest.fixture
+    def engine(self):
+        with closing(getm.Engine(16 * MIB)) as engine:
+            yield engine
+
+    @pytest.mark.parametrize("concurrency", [1, 8])
+    @pytest.mark.parametrize("length", [100_000, 300_000, 5 * MIB])
+    def test_takes_two_requests_and_no_process(self, server, engine, concurrency, length):
+        url = server.put("/a.bin", self.SIZE)
+        with getm.open(url, concurrency=concurrency, engine=engine) as file:
+            assert_ramp(b"".join(iter(functools.partial(file.read, length), b"")), 0)
+            assert [] == children()
+        with getm.urlopen(url, concurrency=concurrency, engine=engine) as stream:
+            assert_ramp(stream.read(), 0)
+        parts = getm.iter_content(url, length, concurrency=concurrency, engine=engine)
+        assert_ramp(b"".join(map(bytes, parts)), 0)
+        assert [] == children()
+        assert [(0, BLOCK), (BLOCK, self.SIZE)] * 3 == ranges(server.log)
+        assert engine.memory <= 4 * MIB
+
+    def test_is_left_to_workers_once_its_reader_computes(self, server, engine):
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=4, engine=engine) as file:
+            assert_ramp(file.read(4 * MIB), 0)
+            assert [] == children()
+            for start in range(4 * MIB, self.SIZE, MIB):
+                time.sleep(0.02)
+                assert ramp(start, start + MIB) == file.read(MIB)
+            log = server.log
+            assert {None} != {worker.pid for worker in engine._core.pool.workers.values()}
+        assert log[1].gone  # the one that would have gone on to the end
+        assert log[2].start < 32 * MIB
+
+    def test_is_left_to_workers_once_the_server_is_slow(self, server, engine, monkeypatch):
+        monkeypatch.setattr(planner, "AT_HAND", 100e6)
+        url = server.put("/a.bin", self.SIZE)
+        server.fail(Fault(pace=20e6), when=lambda request: request.start >= BLOCK, times=None)
+        with getm.open(url, concurrency=4, engine=engine) as file:
+            assert_ramp(file.read(), 0)
+        assert 4 <= len(server.log)
+        assert 2 <= at_once(server.log)
+
+    def test_is_left_to_workers_once_several_threads_read(self, server, engine):
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=4, engine=engine) as file, ThreadPoolExecutor(4) as threads:
+            assert_ramp(file.read(4 * MIB), 0)
+            parts = list(threads.map(file.read, [MIB] * 28))
+            assert ramp(32 * MIB, 33 * MIB) == file.read(MIB)
+            assert {ramp(start, start + MIB) for start in range(4 * MIB, 32 * MIB, MIB)} == set(parts)
+            assert [] != children()
+
+    def test_is_left_to_workers_where_more_than_two_help(self, server, engine, monkeypatch):
+        monkeypatch.setattr(planner, "CROWD", 8)
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=8, engine=engine) as file:
+            assert_ramp(file.read(8 * MIB), 0)
+            assert [] != children()
+
+    def test_what_was_announced_is_fetched_by_workers(self, server, engine):
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=4, engine=engine) as file:
+            assert_ramp(file.read(4 * MIB), 0)
+            file.prefetch([(2**30, 2**30 + MIB)])
+            for start in range(4 * MIB, 1024 * MIB, MIB):
+                if any(request.start == 2**30 for request in server.log):
+                    break
+                assert ramp(start, start + MIB) == file.read(MIB)
+            assert ramp(2**30, 2**30 + MIB) == file.read_at(2**30, MIB)
+
+    def test_is_gone_on_with_after_a_failure(self, server, engine):
+        url = server.put("/a.bin", self.SIZE)
+        server.fail(Fault(cut=9 * MIB + 1), when=lambda request: request.start == BLOCK)
+        server.fail(Fault(status=503), when=lambda request: request.start > BLOCK, times=2)
+        with getm.open(url, concurrency=8, engine=engine) as file:
+            assert_ramp(file.read(), 0)
+            assert [] == children()
+
+    @pytest.mark.parametrize("concurrency", [None, 1, 8])
+    def test_is_left_by_a_jump(self, server, engine, concurrency):
+        url = server.put("/a.bin", LARGE)
+        with getm.open(url, concurrency=concurrency, engine=engine) as file:
+            assert_ramp(file.read(8 * MIB), 0)
+            for place in range(2**30, 2**33, 2**30):
+                assert ramp(place, place + 1000) == file.read_at(place, 1000)
+            log = server.wait_for(lambda log: log[1].finished)
+        assert log[1].gone
+        assert sum(request.sent for request in log) < 32 * MIB
 
 
 class TestSmallObjects:
@@ -316,6 +420,7 @@ class TestSequence:
                     assert line + file.read(part - len(line)) == ramp(start, start + part)
         assert 2 == len(server.log)
 
+    @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("concurrency", [1, 4])
     def test_connections_stay_busy_while_the_caller_computes(self, server, concurrency):
         url = server.put("/a.bin", 64 * MIB)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from getm.config import FETCH_LEAST, KIB, MIB, RUN_MOST
 from getm.engine import planner as planning
-from getm.engine.planner import RAMP, Planner, Want
+from getm.engine.planner import AT_HAND, RAMP, Planner, Want
 
 SIZE = 1 << 30
 BLOCK = MIB
@@ -458,9 +458,74 @@ class TestWorth:
     def test_a_run_is_while_something_wanted_lies_at_its_beginning_or_it_is_nearly_done(self, start, stop, is_worth):
         assert is_worth == planner().is_worth(start, stop, self.WANTS)
 
+    @pytest.mark.parametrize(("start", "is_worth"), [(20 * MIB, True), (21 * MIB, True), (21 * MIB + PIECE, False)])
+    def test_a_run_is_that_has_filled_the_last_block_of_a_window(self, start, is_worth):
+        wants = (Want(10 * MIB, 20 * MIB + PIECE, is_demand=False, run=4 * MIB, is_open=True),)
+        assert is_worth == planner().is_worth(start, 500 * MIB, wants)
+
     def test_with_nothing_wanted_only_the_last_piece_is(self):
         assert not planner().is_worth(0, PIECE + 1, ())
         assert planner().is_worth(0, PIECE, ())
+
+
+class TestAtHand:
+    @pytest.fixture
+    def reader(self, monkeypatch):
+        """Return the planner of a reader who reads on, over two connections that help, and has measured nothing yet."""
+        monkeypatch.setattr(planning, "CROWD", 2)
+        reader = planner(concurrency=8)
+        reader.observe(0.001, None)
+        reader.read(0, MIB)
+        return reader
+
+    def test_is_what_comes_quickly_to_a_thread_that_only_reads(self, reader):
+        assert reader.is_at_hand  # until something is known
+        reader.observe(None, 2 * AT_HAND)
+        for _ in range(100):
+            reader.spent(0.01, 0.0, 0)
+            reader.spent(0.0, 0.09, AT_HAND)
+        assert reader.is_at_hand
+
+    def test_is_not_who_sends_slowly(self, reader):
+        reader.observe(None, AT_HAND - 1.0)
+        assert not reader.is_at_hand
+
+    def test_is_not_who_comes_to_send_slowly(self, reader):
+        reader.observe(None, 2.0 * AT_HAND)
+        reader.waited()
+        reader.spent(0.0, 1.0, MIB)
+        assert not reader.is_at_hand
+        assert reader.reach(MIB, 1.0) == 2 * MIB  # as far as it comes at that rate
+
+    def test_is_not_for_who_computes(self, reader):
+        reader.observe(None, 2.0 * AT_HAND)
+        reader.spent(1.0, 0.0, 0)
+        assert not reader.is_at_hand
+        reader.spent(0.0, 1.0, SIZE)
+        assert not reader.is_at_hand
+
+    def test_is_not_for_several_threads(self, reader):
+        reader.share()
+        assert not reader.is_at_hand
+
+    def test_is_not_for_what_was_announced(self, reader):
+        reader.announce([(SIZE // 2, SIZE)])
+        assert not reader.is_at_hand
+
+    def test_is_not_after_a_jump(self, reader):
+        reader.read(SIZE // 2, SIZE // 2 + 1)
+        assert not reader.is_at_hand
+
+    def test_is_not_where_more_connections_help(self, reader, monkeypatch):
+        monkeypatch.setattr(planning, "CROWD", 3)
+        assert not reader.is_at_hand
+
+    def test_is_not_who_is_distant(self, monkeypatch):
+        monkeypatch.setattr(planning, "CROWD", 2)
+        reader = planner(concurrency=8)
+        reader.observe(0.03, None)
+        reader.read(0, MIB)
+        assert not reader.is_at_hand
 
 
 class TestAnnounced:

@@ -213,7 +213,7 @@ class Engine:
         Raises:
             GetmError: they cannot be had.
         """
-        stop = start + length
+        stop, began = start + length, time.monotonic()
 
         def at_once(core: Core) -> tuple[memoryview | None, bool]:
             core.collect()
@@ -222,6 +222,8 @@ class Engine:
             if view is not None:
                 feed.planner.read(start, stop)
                 feed.stats.hits += 1
+                feed.note_away(began)
+                feed.note_here(length)
                 core.dispatch(feed)
             return view, may_lease
 
@@ -442,6 +444,9 @@ class Engine:
             demand.error = ValueError(_CLOSED)
         if is_new:
             feed.planner.read(demand.start, demand.stop)
+        if feed.demands:
+            feed.planner.share()
+        feed.note_away(demand.began)
         core.collect()
         core.memory.serve(feed, demand)
         if not demand.is_done:
@@ -450,6 +455,7 @@ class Engine:
             feed.demands.append(demand)
             return False
         feed.stats.hits += 1
+        feed.note_here(demand.stop - demand.start)
         if not feed.is_closed:
             core.dispatch(feed)
         return True
@@ -461,6 +467,8 @@ class Engine:
             return outside
         core.collect()
         core.memory.serve(feed, demand)
+        feed.note_here(demand.position - demand.noted)
+        demand.noted = demand.position
         silence = demand.silence.seconds
         if not demand.is_done and silence > feed.settings.deadline:
             text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: next to nothing came for {silence:.0f} s"
@@ -562,7 +570,7 @@ class Engine:
     def _fetch_here(self, core: Core, feed: Feed, demand: Demand) -> Outside:
         """Return how to fetch bytes of a demand in the calling thread, if no worker will; how to wait if one will."""
         for inline in feed.inlines:
-            if inline.position <= demand.position < inline.stop:
+            if inline.position <= demand.position < inline.upto:
                 if inline.owner is not None:
                     return self._wait(core, demand, WAIT_MOST)
                 break

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from getm import sources
-from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, RUN_MOST, SHARE_LEAST, Budget
+from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started
@@ -35,6 +35,8 @@ DEATH_SECONDS = 0.25
 """Workers of one age that die within so many seconds have died once: of one `kill` of them all perhaps."""
 DIRECT_LEAST = 64 * 1024
 """From this length on, a process that reads for itself receives straight into the caller's memory."""
+DIRECT_MOST = 8 * MIB
+"""And so much at once, after which everything is looked at again."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ class Core:
         """Return what of `[start, stop)` is neither there nor under way, in whole pieces."""
         taken = [(run.position, run.stop) for run in feed.object.runs] + self._left
         for inline in feed.inlines:  # a server may end its answer within a piece, which is missing then
-            last = inline.stop if inline.stop == feed.size else floor(inline.stop, feed.piece)
+            last = inline.upto if inline.upto == feed.size else floor(inline.upto, feed.piece)
             taken.append((inline.position, last))
         return [gap for rest in subtract((start, stop), taken) for gap in self.memory.missing(feed, *rest)]
 
@@ -112,6 +114,7 @@ class Core:
         self._cancel_unwanted(feed)
         if self.is_alone(feed):
             return
+        self._end_open(feed)
         if feed.planner.is_nearly_strided and self.pool is not None and not self.pool.workers:
             self.pool.start()  # they are wanted soon, and take their time
         for want in feed.wants if feed.refused is None and not self._held(feed) else ():
@@ -165,8 +168,10 @@ class Core:
         return self.is_full(feed) or any(run.is_cancelled for run in feed.runs)
 
     def is_alone(self, feed: Feed) -> bool:
-        """Whether no worker fetches anything for a reader, as it wants none or there are none."""
-        return feed.settings.concurrency is None or self.pool is None or not (self.pool.most or self.pool.workers)
+        """Whether no worker fetches anything for a reader, as it wants none, there are none, or its thread is as quick."""
+        if feed.settings.concurrency is None or self.pool is None or not (self.pool.most or self.pool.workers):
+            return True
+        return feed.planner.is_at_hand and feed.object.is_large and feed.saving is None
 
     def is_full(self, feed: Feed) -> bool:
         """Whether a reader has as many requests under way as it may."""
@@ -177,7 +182,7 @@ class Core:
         """Close a body of this process that nobody waits for; say whether there was one."""
         for inline in feed.inlines:
             waiting = (demand.position for demand in feed.demands)
-            if inline.owner is None and not any(inline.position <= position < inline.stop for position in waiting):
+            if inline.owner is None and not any(inline.position <= position < inline.upto for position in waiting):
                 feed.inlines.remove(inline)
                 inline.close()
                 return True
@@ -191,15 +196,30 @@ class Core:
         gaps = [gap for gap in missing if gap[0] <= demand.position < gap[1]]
         # Without a gap a run is to bring it that finds no slot.
         start, stop = gaps[0] if gaps else (floor(demand.position, feed.piece), want.stop)
+        reach = None
         if self.is_alone(feed):
             self.give_up_inline(feed)
-            stop = feed.size if want.is_open else stop
+            if want.is_open:
+                stop, reach = self._next_run(feed, start), max(feed.planner.skip, feed.block_size)
         elif stop - start > feed.block_size:  # the rest of its block, or what comes before workers are up
             block = floor(demand.position, feed.block_size)
             start, stop = max(start, block), min(stop, max(block + feed.block_size, lead))
-        inline = Inline(start, stop)
+        inline = Inline(start, stop, reach=reach)
         feed.inlines.append(inline)
         return inline
+
+    def _next_run(self, feed: Feed, start: int) -> int:
+        """Return where the first run begins behind a place; the object's size if none does."""
+        return min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
+
+    def _end_open(self, feed: Feed) -> None:
+        """Have the request of a thread that fetched alone end soon: when workers are up, if it is what is read on."""
+        place = feed.demands[0].position if feed.demands else feed.planner.position
+        for inline in feed.inlines:
+            if inline.reach is not None and inline.owner is None:
+                lead = self._lead(feed) if inline.position <= place < inline.upto else 0
+                last = max(ceil(inline.position + 1, feed.block_size), lead)
+                inline.stop, inline.reach = min(inline.stop, last, self._next_run(feed, inline.position)), None
 
     def target(self, feed: Feed, inline: Inline, demand: Demand) -> Target:
         """Say where the next bytes of an inline go.
@@ -210,12 +230,13 @@ class Core:
         """
         size, start = feed.block_size, inline.position
         if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start:
-            stop = min(inline.stop, demand.stop, start + RUN_MOST)
+            stop = min(inline.stop, demand.stop, start + DIRECT_MOST)
             stop = stop if stop == inline.stop else floor(stop, feed.piece)
             if stop - start >= DIRECT_LEAST:
                 return Target(demand.view[start - demand.start : stop - demand.start], is_direct=True)
         block = floor(start, size)
-        stop = min(block + size, inline.stop, ceil(max(demand.stop, start + FETCH_LEAST), feed.piece))
+        least = max(FETCH_LEAST, min(feed.planner.streak, MIB))
+        stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))
         slot = self.memory.place(feed, start)
         if slot is None:
             if demand.view is None:
@@ -348,7 +369,7 @@ class Core:
                 if is_single:
                     return False
             if is_single:
-                stop = min([feed.size, *(run.position for run in feed.object.runs if run.position > start)])
+                stop = self._next_run(feed, start)
             elif feed.planner.is_sequential:
                 under_way = sum(run.stop - run.position for run in feed.runs)
                 length = min(length, self._share(feed, feed.size - start + under_way))

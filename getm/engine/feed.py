@@ -87,9 +87,10 @@ class Demand:
     lease: memoryview | None = None
     error: BaseException | None = None
     is_direct: bool = False  # whether its own thread is fetching it, straight into the view
+    noted: int = field(init=False)  # bytes before it are in the planner's account of the time
 
     def __post_init__(self) -> None:
-        self.position = self.start
+        self.position = self.noted = self.start
 
     @property
     def is_done(self) -> bool:
@@ -98,7 +99,7 @@ class Demand:
 
     def go_private(self) -> memoryview:
         """Wait for the bytes in private memory rather than for a lease; return that memory, in which nothing is yet."""
-        self.position = self.start
+        self.position = self.noted = self.start
         self.view = memoryview(bytearray(self.stop - self.start))
         self.lease = self.view.toreadonly()
         return self.view
@@ -161,11 +162,17 @@ class Inline:
     generation: int = 0  # of the source, when the request was made
     owner: Demand | Saving | None = None  # whose thread is at it, outside the engine's lock
     target: Target | None = None  # where that is receiving to
+    reach: int | None = None  # who wants bytes further behind asks for himself: it goes on to the object's end
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
     measured: int = 0  # bytes that came since its rate was last noted
     seconds: float = 0.0  # that they took
     asked: float = field(default_factory=time.monotonic)  # when somebody began to want it
+
+    @property
+    def upto(self) -> int:
+        """Whoever wants bytes before this one waits for it."""
+        return self.stop if self.reach is None else min(self.stop, self.position + self.reach)
 
     def give_up(self) -> None:
         """Close it, or have the thread that is at it do so, now."""
@@ -237,6 +244,7 @@ class Feed:
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
     renewer: Demand | Saving | None = None  # whose thread is finding it out
     is_closed: bool = False
+    noted: float = field(default_factory=time.monotonic)  # up to when its planner knows how the time was spent
     turn: threading.Lock = field(default_factory=threading.Lock)  # for the reader's position; new in a forked child
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object
@@ -247,3 +255,14 @@ class Feed:
         self.size = self.version.size
         self.block_size = self.settings.block_size
         self.piece = self.block_size // PIECES
+
+    def note_away(self, until: float) -> None:
+        """Note that the caller has done something else since the last note."""
+        self.planner.spent(max(0.0, until - self.noted), 0.0, 0)
+        self.noted = until
+
+    def note_here(self, count: int) -> None:
+        """Note that he has been reading since the last note, which has brought so many bytes."""
+        now = time.monotonic()
+        self.planner.spent(0.0, max(0.0, now - self.noted), count)
+        self.noted = now
