@@ -235,7 +235,7 @@ class Core:
             if stop - start >= DIRECT_LEAST:
                 return Target(demand.view[start - demand.start : stop - demand.start], is_direct=True)
         block = floor(start, size)
-        least = max(FETCH_LEAST, min(feed.planner.streak, MIB))
+        least = FETCH_LEAST if inline.reach is None else max(FETCH_LEAST, min(feed.planner.streak, MIB))
         stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))
         slot = self.memory.place(feed, start)
         if slot is None:
