@@ -27,6 +27,11 @@ STOP_SECONDS = 1.5
 """So long may copies take to record what they have when all are stopped: they hear of it at once, unless they wait for a
 connection, and then they have nothing."""
 
+NEXT_SECONDS = 0.005
+"""One more thread begins whenever those there are have had nothing done for so long: what takes them less does not keep them
+waiting, and more of them are only in each other's way. 2,000 objects of 100 KiB from a near server took 1.0 s by one thread,
+1.3 by two, and 1.7 by sixteen."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -196,26 +201,37 @@ class Batch:
         """Copy all, *jobs* at once; see `copy_many`. However this ends, `results` and `unfinished` say what was done."""
         threads: list[threading.Thread] = []
         try:
-            for _ in range(min(jobs, len(self._tasks))):
-                thread = threading.Thread(target=self._work, args=(fail_fast,), daemon=True)
-                threads.append(thread)
-                thread.start()
-            self._gather(len(threads), on_result, fail_fast=fail_fast)
+            self._gather(threads, jobs, on_result, fail_fast=fail_fast)
         except BaseException:
             self._stop(threads, None)
             raise
         self._stop(threads, on_result)
 
-    def _gather(self, count: int, on_result: Callable[[Result], None] | None, *, fail_fast: bool) -> None:
-        """Take in what becomes of entries until *count* threads have ended, or one entry has failed too many."""
-        while count:
-            news = self._done.get()
+    def _gather(
+        self, threads: list[threading.Thread], jobs: int, on_result: Callable[[Result], None] | None, *, fail_fast: bool
+    ) -> None:
+        """Begin threads, and take in what becomes of entries until all have ended, or one entry has failed too many."""
+        ended = 0
+        if self._waiting:
+            self._begin(threads, fail_fast=fail_fast)
+        while ended < len(threads):
+            may_begin = self._waiting and len(threads) < jobs
+            try:
+                news = self._done.get(timeout=NEXT_SECONDS if may_begin else None)
+            except queue.Empty:
+                self._begin(threads, fail_fast=fail_fast)
+                continue
             if news is None:
-                count -= 1
+                ended += 1
                 continue
             self._note(news, on_result)
             if fail_fast and news[1].error is not None:
                 return
+
+    def _begin(self, threads: list[threading.Thread], *, fail_fast: bool) -> None:
+        thread = threading.Thread(target=self._work, args=(fail_fast,), daemon=True)
+        threads.append(thread)
+        thread.start()
 
     def _note(self, news: tuple[int, Result], on_result: Callable[[Result], None] | None) -> None:
         number, result = news

@@ -182,6 +182,36 @@ class TestCopyMany:
         assert [] == list(tmp_path.iterdir())
 
 
+class TestJobs:
+    """One after the other as long as each is soon done, and as many at once as may be where they wait."""
+
+    @pytest.fixture
+    def small(self, server):
+        return [server.put(f"/{number:02}", 1000 + number) for number in range(40)]
+
+    def test_what_is_soon_done_takes_one_connection(self, server, small, tmp_path, monkeypatch):
+        monkeypatch.setattr(batch, "NEXT_SECONDS", 60.0)
+        assert len(small) == len(getm.copy_many(small, tmp_path, jobs=8))
+        assert len(small) == len(server.log)
+        assert 1 == len({request.connection for request in server.log})
+
+    def test_what_waits_has_others_begin(self, server, small, tmp_path):
+        release = threading.Event()
+        server.fail(Fault(delay=release), times=None)
+        copying = in_thread(lambda: getm.copy_many(small, tmp_path, jobs=8))
+        server.wait_for(lambda log: len(log) == 8)
+        release.set()
+        assert [None] * len(small) == [result.error for result in copying()]
+
+    def test_one_that_waits_does_not_keep_the_others(self, server, small, tmp_path):
+        release = threading.Event()
+        server.fail(Fault(delay=release), when=lambda request: request.path == "/00")
+        copying = in_thread(lambda: getm.copy_many(small, tmp_path, jobs=2))
+        server.wait_for(lambda log: len(log) == len(small))
+        release.set()
+        assert [None] * len(small) == [result.error for result in copying()]
+
+
 class TestPlan:
     def plan(self, *given, jobs=4, **terms):
         return batch.plan(manifest.entries(given), "/nowhere", config.Settings(), Terms(**terms), jobs=jobs)
