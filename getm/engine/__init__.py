@@ -223,7 +223,7 @@ class Engine:
                 feed.planner.read(start, stop)
                 feed.stats.hits += 1
                 feed.note_away(began)
-                feed.note_here(length)
+                feed.note_here()
                 core.dispatch(feed)
             return view, may_lease
 
@@ -455,7 +455,7 @@ class Engine:
             feed.demands.append(demand)
             return False
         feed.stats.hits += 1
-        feed.note_here(demand.stop - demand.start)
+        feed.note_here()
         if not feed.is_closed:
             core.dispatch(feed)
         return True
@@ -467,8 +467,7 @@ class Engine:
             return outside
         core.collect()
         core.memory.serve(feed, demand)
-        feed.note_here(demand.position - demand.noted)
-        demand.noted = demand.position
+        feed.note_here()
         silence = demand.silence.seconds
         if not demand.is_done and silence > feed.settings.deadline:
             text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: next to nothing came for {silence:.0f} s"

@@ -87,10 +87,9 @@ class Demand:
     lease: memoryview | None = None
     error: BaseException | None = None
     is_direct: bool = False  # whether its own thread is fetching it, straight into the view
-    noted: int = field(init=False)  # bytes before it are in the planner's account of the time
 
     def __post_init__(self) -> None:
-        self.position = self.noted = self.start
+        self.position = self.start
 
     @property
     def is_done(self) -> bool:
@@ -99,7 +98,7 @@ class Demand:
 
     def go_private(self) -> memoryview:
         """Wait for the bytes in private memory rather than for a lease; return that memory, in which nothing is yet."""
-        self.position = self.noted = self.start
+        self.position = self.start
         self.view = memoryview(bytearray(self.stop - self.start))
         self.lease = self.view.toreadonly()
         return self.view
@@ -244,7 +243,8 @@ class Feed:
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
     renewer: Demand | Saving | None = None  # whose thread is finding it out
     is_closed: bool = False
-    noted: float = field(default_factory=time.monotonic)  # up to when its planner knows how the time was spent
+    noted: float = math.inf  # up to when its planner knows how the caller's time was spent: from the first read on
+    counted: int = 0  # bytes fetched that it knows of
     turn: threading.Lock = field(default_factory=threading.Lock)  # for the reader's position; new in a forked child
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object
@@ -261,8 +261,8 @@ class Feed:
         self.planner.spent(max(0.0, until - self.noted), 0.0, 0)
         self.noted = until
 
-    def note_here(self, count: int) -> None:
-        """Note that he has been reading since the last note, which has brought so many bytes."""
-        now = time.monotonic()
-        self.planner.spent(0.0, max(0.0, now - self.noted), count)
-        self.noted = now
+    def note_here(self) -> None:
+        """Note that he has been reading since the last note."""
+        now, fetched = time.monotonic(), self.stats.fetched
+        self.planner.spent(0.0, max(0.0, now - self.noted), fetched - self.counted)
+        self.noted, self.counted = now, fetched

@@ -112,7 +112,7 @@ class Planner:
         self._is_at_hand = True  # whether nothing has spoken against that yet
         self._away = 0.0  # seconds that he was elsewhere between his reads, of late
         self._here = 0.0  # and that his reads took
-        self._count = 0  # bytes that they brought
+        self._count = 0  # bytes that came meanwhile
         self._announced: list[Range] = []  # what the caller has said that he will read, and has neither come nor been read
         self._come: list[Range] = []  # what of that has come, and was not read yet
         self._come_room = 0  # bytes of the room that it takes
@@ -165,7 +165,7 @@ class Planner:
             self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
 
     def spent(self, away: float, here: float, count: int) -> None:
-        """Note how long a caller was elsewhere, how long he was reading, and how many bytes that has brought."""
+        """Note how long a caller was elsewhere, how long he was reading, and how many bytes came meanwhile."""
         self._away, self._here, self._count = self._away + away, self._here + here, self._count + count
         seconds = self._away + self._here
         if seconds > LOOK_SECONDS:
