@@ -28,9 +28,10 @@ STOP_SECONDS = 1.5
 connection, and then they have nothing."""
 
 NEXT_SECONDS = 0.005
-"""One more thread begins whenever those there are have had nothing done for so long: what takes them less does not keep them
-waiting, and more of them are only in each other's way. 2,000 objects of 100 KiB from a near server took 1.0 s by one thread,
-1.3 by two, and 1.7 by sixteen."""
+NEXT_SHARE = 0.75
+"""One more thread begins whenever those there are have had nothing done for so many seconds, or have kept a processor busy
+for less than this share of them. Otherwise they do not wait, and more would only be in each other's way: 2,000 objects of
+100 KiB from a near server took 1.0 s by one thread, 1.3 by two, and 1.7 by sixteen."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def copy_many(  # noqa: PLR0913  # options, each by its name
     Args:
         given: the path of a manifest, in any form that `getm.manifest.read` knows; or its entries, as URLs or objects.
         folder: where the files go; what is missing of folders is made.
-        jobs: objects at once.
+        jobs: objects at once, at most: as many as help.
         concurrency: range requests at once, for all of them; None for the calling process alone.
         fail_fast: whether to stop all after the first failure.
         allow_absolute: whether a manifest may name files elsewhere than in *folder*.
@@ -211,7 +212,7 @@ class Batch:
         self, threads: list[threading.Thread], jobs: int, on_result: Callable[[Result], None] | None, *, fail_fast: bool
     ) -> None:
         """Begin threads, and take in what becomes of entries until all have ended, or one entry has failed too many."""
-        ended = 0
+        ended, looked, spent = 0, time.monotonic(), time.process_time()
         if self._waiting:
             self._begin(threads, fail_fast=fail_fast)
         while ended < len(threads):
@@ -220,7 +221,12 @@ class Batch:
                 news = self._done.get(timeout=NEXT_SECONDS if may_begin else None)
             except queue.Empty:
                 self._begin(threads, fail_fast=fail_fast)
+                looked, spent = time.monotonic(), time.process_time()
                 continue
+            if may_begin and time.monotonic() > looked + NEXT_SECONDS:
+                if time.process_time() - spent < NEXT_SHARE * (time.monotonic() - looked):
+                    self._begin(threads, fail_fast=fail_fast)
+                looked, spent = time.monotonic(), time.process_time()
             if news is None:
                 ended += 1
                 continue

@@ -203,6 +203,12 @@ class TestJobs:
         release.set()
         assert [None] * len(small) == [result.error for result in copying()]
 
+    def test_what_waits_a_little_has_others_begin(self, server, small, tmp_path, monkeypatch):
+        monkeypatch.setattr(batch, "NEXT_SECONDS", 0.05)
+        server.fail(Fault(delay=0.01), times=None)
+        getm.copy_many(small, tmp_path, jobs=8)
+        assert 2 <= len({request.connection for request in server.log})
+
     def test_one_that_waits_does_not_keep_the_others(self, server, small, tmp_path):
         release = threading.Event()
         server.fail(Fault(delay=release), when=lambda request: request.path == "/00")

@@ -745,6 +745,22 @@ class TestOrder:
         assert any(request.gone for request in server.wait_for(lambda log: all(request.finished for request in log)))
 
 
+class TestNarrowMemory:
+    @pytest.mark.parametrize("concurrency", [2, 8])
+    def test_what_is_fetched_ahead_does_not_push_out_what_was(self, server, concurrency):
+        content, place = ramp(0, 12 * MIB + 4321), 3 * MIB + 200_000
+        url = server.put("/a.bin", content)
+        server.fail(Fault(stall=2 * MIB + 777), when=lambda request: request.index == 1)
+        server.fail(Fault(stall=1000), when=lambda request: request.index > 1 and request.start <= place < request.stop)
+        with closing(getm.Engine(4 * MIB, 3)) as engine:
+            with getm.urlopen(url, engine=engine, concurrency=concurrency, timeout=(5, 0.5), retries=30) as stream:
+                for start in range(0, len(content), MIB):
+                    view = stream.read(MIB)  # held until there is the next
+                    assert content[start : start + MIB] == view
+
+            assert engine.stats.fetched < 2 * len(content)
+
+
 class TestTroubleElsewhere:
     @EVERY
     def test_is_no_progress_of_a_read_for_others(self, server, concurrency):

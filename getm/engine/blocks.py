@@ -53,13 +53,15 @@ class BlockTable:
         """Return the slot of a block, or None."""
         return self._slots.get(key, _NONE).get(block)
 
-    def take(self, key: Hashable, block: int, ahead: int) -> int | None:
-        """Return a slot for a block that has none, held once and with nothing in it; None if all slots are held.
+    def take(self, key: Hashable, block: int, ahead: int, *, is_ahead: bool = False) -> int | None:
+        """Return a slot for a block that has none, held once and with nothing in it; None if there is none.
 
         Args:
             key: of an object.
             block: number of its block.
             ahead: how many blocks readers may have ahead of them at most, all together.
+            is_ahead: whether nobody waits for this one: then it takes the place of no other that was not read yet, but for
+                those that are too many.
         """
         if self.find(key, block) is not None:
             raise ValueError(f"block {block} has a slot already")
@@ -67,7 +69,7 @@ class BlockTable:
             slot, _ = self._cold.popitem()
         elif self._free:
             slot = self._free.pop()
-        elif self._ahead and (len(self._ahead) > ahead or not self._idle):
+        elif self._ahead and (len(self._ahead) > ahead or not (self._idle or is_ahead)):
             slot = next(iter(self._ahead))
             del self._ahead[slot]
         elif self._idle:

@@ -499,12 +499,14 @@ class Core:
 
     def _is_demanded(self, run: Run) -> bool:
         """Whether a run fetches what a caller waits for, or what is fetched along with that."""
-        if run.feed.saving is not None:
-            return True
-        feeds = run.feed.object.feeds
+        return run.feed.saving is not None or self._is_waited_for(run.feed, (run.position, run.stop))
+
+    def _is_waited_for(self, feed: Feed, part: Range) -> bool:
+        """Whether a caller waits for some of a part of an object, or for what is fetched along with it."""
+        feeds = feed.object.feeds
         spans = [(demand.position, demand.stop) for feed in feeds for demand in feed.demands]
         spans += [(want.start, want.stop) for feed in feeds for want in feed.wants if want.is_demand]
-        return any(overlap((run.position, run.stop), span) for span in spans)
+        return any(overlap(part, span) for span in spans)
 
     def _hasten(self, run: Run) -> None:
         """Have a worker report how far it is, once somebody waits for that."""
@@ -541,7 +543,7 @@ class Core:
             stop = min((block + 1) * size, run.stop)
             if self._is_received(run.feed, (run.granted, stop)):
                 break  # until the thread that writes there is done
-            slot = self.memory.place(run.feed, run.granted)
+            slot = self.memory.place(run.feed, run.granted, is_ahead=not self._is_waited_for(run.feed, (run.granted, stop)))
             if slot is None:
                 break
             run.slots.append((stop, slot))

@@ -215,21 +215,27 @@ class Memory:
 
     # Places for what is to come.
 
-    def place(self, feed: Feed, offset: int) -> int | None:
-        """Return the slot, held, for the block that a byte is in; None if none is to be had."""
+    def place(self, feed: Feed, offset: int, *, is_ahead: bool = False) -> int | None:
+        """Return the slot, held, for the block that a byte is in; None if none is to be had.
+
+        Args:
+            feed: whose block it is.
+            offset: of the byte.
+            is_ahead: whether nobody waits for it.
+        """
         key, block = feed.object.key, offset // feed.block_size
         slot = self.table.find(key, block)
         if slot is not None:
             self.table.hold(slot)
             return slot
-        slot = self.table.take(key, block, self.ahead(1))
+        slot = self.table.take(key, block, self.ahead(1), is_ahead=is_ahead)
         if slot is None or self.arena.back(slot):
             return slot
         _log.info("the system refuses more than %d MiB for blocks", self.arena.backed * self.arena.slot_size // MIB)
         self.table.release(slot)
         self._slots = self.arena.backed
         self.table.confine(self._slots)
-        return self.table.take(key, block, self.ahead(1))
+        return self.table.take(key, block, self.ahead(1), is_ahead=is_ahead)
 
     def fill(self, feed: Feed, start: int, stop: int) -> None:
         """Note that the whole pieces within a range are in their slots."""

@@ -169,10 +169,10 @@ class Planner:
         self._away, self._here, self._count = self._away + away, self._here + here, self._count + count
         seconds = self._away + self._here
         if seconds > LOOK_SECONDS:
-            if self._is_at_hand and self._count < AT_HAND * self._here:
-                self._is_at_hand, self._rate = False, self._count / self._here  # others are to come where he will be
-            if self._away > BUSY * seconds:
+            is_slow, is_busy = self._count < AT_HAND * self._here, self._away > BUSY * seconds
+            if self._is_at_hand and (is_slow or is_busy):
                 self._is_at_hand = False
+                self._rate = self._count / seconds if is_slow else max(QUICK, self._count / seconds)  # as far as he gets
             self._away, self._here, self._count = 0.0, 0.0, 0
 
     def share(self) -> None:
