@@ -42,15 +42,15 @@ class Table(RuleBasedStateMachine):
 
     # What is asked of it.
 
-    @rule(key=KEYS, block=BLOCKS, most=st.integers(0, 5))
-    def take(self, key, block, most):
+    @rule(key=KEYS, block=BLOCKS, most=st.integers(0, 5), is_ahead=st.booleans())
+    def take(self, key, block, most, is_ahead):
         if (key, block) in self.block:
             self.refused(self.table.take, key, block, most)
             return
         ahead, idle = self.places["ahead"], self.places["idle"]
         stale = ahead if len(ahead) > most else []
-        order = [*self.places["cold"], *self.places["free"], *stale[:1], *idle, *ahead]
-        slot = self.table.take(key, block, most)
+        order = [*self.places["cold"], *self.places["free"], *stale[:1], *idle, *([] if is_ahead else ahead)]
+        slot = self.table.take(key, block, most, is_ahead=is_ahead)
         assert (order[0] if order else None) == slot
         if slot is not None:
             self.leave(slot)
@@ -245,6 +245,15 @@ def test_stale_read_ahead_goes_before_blocks_that_were_read():
     first, second, third, read = filled(table, "key", range(4))
     table.read(read, 1)
     assert [first, second, read, third] == [table.take("next", block, 1) for block in range(4)]
+
+
+def test_what_nobody_waits_for_takes_no_place_of_what_was_not_read_yet():
+    table = BlockTable(3)
+    first, second, read = filled(table, "key", range(3))
+    table.read(read, 1)
+    assert [read, None] == [table.take("next", block, 2, is_ahead=True) for block in range(2)]
+    assert first == table.take("next", 1, 2)  # somebody waits for it
+    assert second == table.take("next", 2, 0, is_ahead=True)  # there was too much ahead
 
 
 def test_a_passed_block_that_more_of_came_to_is_not_cold():

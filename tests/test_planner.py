@@ -494,12 +494,19 @@ class TestAtHand:
         reader.observe(None, 2.0 * AT_HAND)
         reader.waited()
         reader.spent(0.0, 1.0, MIB)
+        assert reader.is_at_hand  # once is not enough
+        reader.spent(0.0, 1.0, MIB)
         assert not reader.is_at_hand
         assert reader.reach(MIB, 1.0) == 2 * MIB  # as far as it comes at that rate
 
     def test_is_not_for_who_computes(self, reader):
         reader.observe(None, 20.0 * AT_HAND)  # what had come while he was elsewhere
         assert reader.is_short(0.1)
+        for _ in range(2):
+            reader.spent(1.0, 0.0, 0)
+            reader.spent(0.0, 1.0, SIZE)
+        assert reader.is_at_hand  # not twice in a row
+        reader.spent(1.0, 0.0, 0)
         reader.spent(1.0, 0.0, 0)
         assert not reader.is_at_hand
         assert not reader.is_short(0.1)

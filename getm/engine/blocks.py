@@ -6,7 +6,7 @@ A slot is always in exactly one of five places; `take` looks for one in this ord
     free    it holds nothing
     stale   the oldest ahead, if there are more ahead than all readers together may have
     idle    its block was read, the least recently read first
-    ahead   its block is there but was not read yet, the oldest first
+    ahead   its block is there but was not read yet, the oldest first; not for what nobody waits for
 
 and one that is held, because a run may write to it or a lease shows it, is not taken at all.
 """

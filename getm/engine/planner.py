@@ -55,7 +55,7 @@ no more than two connections: what his own thread fetches is not copied. With tw
 BUSY = 1 / 3
 """A caller who is elsewhere for more than this part of the time is helped by others who fetch for him meanwhile."""
 LOOK_SECONDS = 0.1
-"""So long a caller is looked at for both."""
+"""So long a caller is looked at for both, twice in a row: whoever has a processor taken from him once is not meant."""
 SKIP_UNMEASURED = 128 * 1024
 
 
@@ -110,6 +110,7 @@ class Planner:
         self._lengths: tuple[int, ...] = ()  # of the last segments
         self._is_backward = False  # whether the last jump went down a little
         self._is_at_hand = True  # whether nothing has spoken against that yet
+        self._is_doubtful = False  # whether the last look did
         self._away = 0.0  # seconds that he was elsewhere between his reads, of late
         self._here = 0.0  # and that his reads took
         self._count = 0  # bytes that came meanwhile
@@ -170,7 +171,8 @@ class Planner:
         seconds = self._away + self._here
         if seconds > LOOK_SECONDS:
             is_slow, is_busy = self._count < AT_HAND * self._here, self._away > BUSY * seconds
-            if self._is_at_hand and (is_slow or is_busy):
+            was_doubtful, self._is_doubtful = self._is_doubtful, is_slow or is_busy
+            if self._is_at_hand and self._is_doubtful and was_doubtful:
                 self._is_at_hand = False
                 self._rate = self._count / seconds if is_slow else max(QUICK, self._count / seconds)  # as far as he gets
             self._away, self._here, self._count = 0.0, 0.0, 0
