@@ -72,6 +72,18 @@ def test_a_single_byte_is_heard(pair, first):
         assert near.recv(MIB) == b"x"
 
 
+def test_what_comes_slowly_is_not_waited_for_twice(pair):
+    near, far = pair
+    water = LowWater(near)
+    for _ in range(3):
+        timer = threading.Timer(0.02, far.sendall, [b"x"])
+        timer.start()
+        water.wait(MIB, soon())
+        timer.join()
+        assert near.recv(MIB) == b"x"
+        assert mark(near) == 1
+
+
 def test_the_end_is_heard(pair):
     near, far = pair
     far.shutdown(socket.SHUT_WR)
@@ -92,8 +104,8 @@ def test_the_socket_is_left_as_it_was(pair):
     near, far = pair
     water = LowWater(near)
     far.sendall(bytes(MARK_LEAST))
-    water.wait(MIB, soon())
-    assert mark(near) > 1
+    while mark(near) == 1:
+        water.wait(MIB, soon())
     water.reset()
     assert mark(near) == 1
 

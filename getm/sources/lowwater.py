@@ -17,6 +17,10 @@ MARK_LEAST = 16 * 1024
 MARK_MOST = 256 * 1024
 MARK_SECONDS = 0.002
 """Longest wait, in seconds, for more than has come already."""
+QUICK_SECONDS = 0.0005
+QUICK_TIMES = 8
+"""More is waited for once something has come within so many seconds so many times in a row. Where it comes by fits and
+starts, as over a distance, waiting for more only costs: a tenth of the workers' time over 32 connections of 50 MiB/s."""
 
 
 class LowWater:
@@ -29,7 +33,8 @@ class LowWater:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._mark = 1  # the socket's
-        self._next = MARK_LEAST
+        self._next = 1
+        self._quick = 0  # how often something has come quickly of late
         self._waiting = select.poll()
         self._waiting.register(sock, select.POLLIN)
 
@@ -48,11 +53,14 @@ class LowWater:
             if self._waiting.poll(MARK_SECONDS * 1000):
                 self._next = min(2 * self._next, MARK_MOST)
                 return
-            self._next = max(self._mark // 4, MARK_LEAST)
+            self._quick = 0
             self._set(1)
-        left = stop - time.monotonic()
+        began = time.monotonic()
+        left = stop - began
         if left <= 0 or not self._waiting.poll(None if math.isinf(left) else left * 1000):
             raise TimeoutError("nothing came")
+        self._quick = self._quick + 1 if time.monotonic() < began + QUICK_SECONDS else 0
+        self._next = MARK_LEAST if self._quick >= QUICK_TIMES else 1
 
     def reset(self) -> None:
         """Have the socket say again of every byte that it has come."""
