@@ -29,8 +29,9 @@ from getm.sources.base import Version
 
 LOCK_SECONDS = 2.0
 """So long may another writer take to end: workers of a killed process do within a second."""
+RECORD_FIRST = 0.1
 RECORD_SECONDS = 1.0
-"""At most so much work is lost by a kill."""
+"""At most so much work is lost by a kill, but for a copy that has begun just now as much as it had done before."""
 FLUSH_SECONDS = 30.0
 """At most so much is lost by the end of the machine; a flush may take seconds, in which nothing new is asked for."""
 RESERVE_LEAST = 1 << 20
@@ -84,6 +85,7 @@ class Part:
         self._mode = mode
         self._record_path = self.path + ".json"
         self._recorded = self._flushed = time.monotonic()
+        self._pause = RECORD_FIRST  # seconds between the last record and the next
         self._synced: list[Range] = []
         self._is_lost = False  # whether a flush has failed: what is there then nobody knows
         _register_hook()
@@ -176,13 +178,14 @@ class Part:
             OSError: what was written cannot be brought to the disk; nothing is recorded from then on.
         """
         now = time.monotonic()
-        is_due = is_last or now - self._recorded >= RECORD_SECONDS
+        is_due = is_last or now - self._recorded >= min(self._pause, RECORD_SECONDS)
         if not is_due or version.validator is None or self._is_lost or self.descriptor < 0:
             return
         self._recorded = now
         finished = subtract((0, version.size), missing)
         if not finished:
             return
+        self._pause *= 2
         is_flushed = not is_last and now - self._flushed >= FLUSH_SECONDS
         if is_flushed:
             self._flush(os.fdatasync)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 import getm
 from getm import part as parts
 from getm.part import Part
+from getm.sources import Version
 from tests.content import ramp
 from tests.parts import CUT, asked, broken, missing, said, say
 from tests.servers.fault import Fault
@@ -619,6 +620,25 @@ class TestRecord:
             Path(f"{part.path}.json").write_bytes(content)
             assert part.read("x") is None
             part.discard()
+
+
+class TestPace:
+    def test_of_records_is_quick_at_first(self, target, monkeypatch):
+        now = 0.0
+        monkeypatch.setattr(parts.time, "monotonic", lambda: now)
+        with Part(str(target)) as part:
+            part.begin()
+            os.truncate(part.path, 100)
+            recorded = []
+            for tick in range(1, 500):
+                now = tick / 100
+                part.note("url", "identity", Version(1000, '"etag"', None), [(100 * tick // 500, 1000)])
+                content = Path(f"{part.path}.json").read_text() if part.is_recorded else None
+                if content is not None and [content] != recorded[-1:]:
+                    recorded.append(content)
+            times = [5 * json.loads(content)["finished"][0][1] / 100 for content in recorded]
+            part.discard()
+        assert times == pytest.approx([0.1, 0.3, 0.7, 1.5, 2.5, 3.5, 4.5], abs=0.06)
 
 
 class TestFlush:
