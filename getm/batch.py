@@ -199,7 +199,7 @@ class Batch:
         return [task.entry for number, task in enumerate(self._tasks) if number not in done]
 
     def run(self, jobs: int, on_result: Callable[[Result], None] | None = None, *, fail_fast: bool = False) -> None:
-        """Copy all, *jobs* at once; see `copy_many`. However this ends, `results` and `unfinished` say what was done."""
+        """Copy all; see `copy_many`. However this ends, `results` and `unfinished` say what was done."""
         threads: list[threading.Thread] = []
         try:
             self._gather(threads, jobs, on_result, fail_fast=fail_fast)
@@ -212,7 +212,7 @@ class Batch:
         self, threads: list[threading.Thread], jobs: int, on_result: Callable[[Result], None] | None, *, fail_fast: bool
     ) -> None:
         """Begin threads, and take in what becomes of entries until all have ended, or one entry has failed too many."""
-        ended, looked, spent = 0, time.monotonic(), time.process_time()
+        ended, load = 0, _Load()
         if self._waiting:
             self._begin(threads, fail_fast=fail_fast)
         while ended < len(threads):
@@ -221,12 +221,12 @@ class Batch:
                 news = self._done.get(timeout=NEXT_SECONDS if may_begin else None)
             except queue.Empty:
                 self._begin(threads, fail_fast=fail_fast)
-                looked, spent = time.monotonic(), time.process_time()
+                load = _Load()
                 continue
-            if may_begin and time.monotonic() > looked + NEXT_SECONDS:
-                if time.process_time() - spent < NEXT_SHARE * (time.monotonic() - looked):
+            if may_begin and load.seconds > NEXT_SECONDS:
+                if load.share < NEXT_SHARE:
                     self._begin(threads, fail_fast=fail_fast)
-                looked, spent = time.monotonic(), time.process_time()
+                load = _Load()
             if news is None:
                 ended += 1
                 continue
@@ -235,6 +235,7 @@ class Batch:
                 return
 
     def _begin(self, threads: list[threading.Thread], *, fail_fast: bool) -> None:
+        """Have one more thread copy."""
         thread = threading.Thread(target=self._work, args=(fail_fast,), daemon=True)
         threads.append(thread)
         thread.start()
@@ -359,6 +360,24 @@ def check_absent(path: str) -> None:
     """Raise `FileExistsError` if there is anything at *path*."""
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, "exists already", path)
+
+
+class _Load:
+    """How busy this process has been since this was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._spent = time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """How long that is."""
+        return time.monotonic() - self._began
+
+    @property
+    def share(self) -> float:
+        """Seconds of processors a second."""
+        return (time.process_time() - self._spent) / self.seconds
 
 
 def _is_alike(path: str, info: Info) -> bool:

@@ -504,8 +504,8 @@ class Core:
     def _is_waited_for(self, feed: Feed, part: Range) -> bool:
         """Whether a caller waits for some of a part of an object, or for what is fetched along with it."""
         feeds = feed.object.feeds
-        spans = [(demand.position, demand.stop) for feed in feeds for demand in feed.demands]
-        spans += [(want.start, want.stop) for feed in feeds for want in feed.wants if want.is_demand]
+        spans = [(demand.position, demand.stop) for each in feeds for demand in each.demands]
+        spans += [(want.start, want.stop) for each in feeds for want in each.wants if want.is_demand]
         return any(overlap(part, span) for span in spans)
 
     def _hasten(self, run: Run) -> None:

@@ -48,7 +48,7 @@ class LowWater:
         Raises:
             TimeoutError: it is not.
         """
-        self._set(min(self._next, most))
+        self._set(max(1, min(self._next, most)))
         if self._mark > 1:
             if self._waiting.poll(MARK_SECONDS * 1000):
                 self._next = min(2 * self._next, MARK_MOST)
@@ -67,8 +67,8 @@ class LowWater:
         self._set(1)
 
     def _set(self, mark: int) -> None:
-        if max(mark, 1) == self._mark:
+        if mark == self._mark:
             return
         with suppress(OSError):  # closed; or a system that has no such thing, which wakes at every byte
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, max(mark, 1))
-            self._mark = max(mark, 1)
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+            self._mark = mark

@@ -171,10 +171,10 @@ class Response(http.client.HTTPResponse):
         if isinstance(sock, socket.socket):  # not TLS through that of a proxy
             self._sock = sock
             raw = cast("Any", self.fp).detach()
-            # Without the methods between, which are Python.
-            raw.readinto = functools.partial(_read_packets, sock)
-            if isinstance(sock, ssl.SSLSocket):
+            if isinstance(sock, ssl.SSLSocket):  # without the methods between, which are Python
                 raw.readinto = functools.partial(_read_record, sock)
+            else:
+                raw.readinto = functools.partial(_read_packets, sock)
             self.fp = io.BufferedReader(raw, BUFFER)
         self._stream = self.fp
         self.fp = cast("io.BufferedReader", _Lines(self.fp, self._seconds))  # a proxy's answer to CONNECT is lines alone
@@ -194,8 +194,10 @@ class Response(http.client.HTTPResponse):
         A record of TLS has 16 KiB at most: those that have come are read one after the other without a step of ours between.
         """
         stream: io.BufferedReader | None = self.fp
-        if stream is None or self._sock is None:
-            return 0 if stream is None else stream.readinto1(buffer)
+        if stream is None:
+            return 0
+        if self._sock is None:
+            return stream.readinto1(buffer)
         if self._water is None:
             self._sock.settimeout(0.0)  # until the next request, which sets it anew
             self._water = LowWater(self._sock)
