@@ -173,7 +173,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
     unknown = sorted(options.keys() - _KNOWN)
     if unknown:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(_KNOWN)}")
-    return Settings(**options)
+    return Settings(**options) if options else _USUAL
 
 
 def paced_length(pace: float) -> int:
@@ -231,3 +231,6 @@ def _and_above(path: str) -> Iterator[str]:
     while path:
         path = os.path.dirname(path).rstrip("/")
         yield path
+
+
+_USUAL = Settings()

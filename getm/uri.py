@@ -12,6 +12,7 @@ from getm.errors import UsageError
 # Linux file systems take 255 bytes; the rest is room for endings of our own, as in NAME.part.json.
 LONGEST_NAME = 200
 
+_PORTS = {"http": 80, "https": 443}
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _QUERY_TEXT = re.compile(r"^[^?]*\??|#.*", re.DOTALL)  # all but the query
 _USER_INFO = re.compile(r"(^/{0,2}|:/{1,2})[^/]*@")
@@ -46,6 +47,12 @@ class Origin(NamedTuple):
     host: str
     port: int
 
+    @property
+    def authority(self) -> str:
+        """Host and port, as `Host` names them: without the port that is usual."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
 
 def address(url: str) -> tuple[Origin, str]:
     """Return the server of a URL, and what to ask it for: path and query.
@@ -54,7 +61,7 @@ def address(url: str) -> tuple[Origin, str]:
         ValueError: there is none.
     """
     parts = urlsplit(url)
-    origin = Origin(parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    origin = Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
     return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 

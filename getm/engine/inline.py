@@ -79,27 +79,25 @@ def first_bytes(source: Source, settings: Settings, body: Body, stop: int) -> by
         GetmError: they cannot be had.
     """
     start = body.answer.start
-    stop = max(start, min(stop, body.answer.version.size))
-    data = bytearray()
-    attempt = 0
+    data = memoryview(bytearray(max(0, min(stop, body.answer.version.size) - start)))
+    count = attempt = 0
     silence = Silence()
     while True:
-        count = 0
+        before = count
         try:
             with closing(body):
-                chunk = memoryview(bytearray(min(body.answer.stop, stop) - body.answer.start))
-                while count < len(chunk):
-                    count += body.readinto(chunk[count:])
+                last = min(body.answer.stop - start, len(data))
+                while count < last:
+                    count += body.readinto(data[count:last])
         except RequestFailed as failed:
-            attempt = 1 if count else attempt + 1
-            _log.debug("%s", failed.failure.told(source.name, start + len(data) + count, stop, attempt))
-            silence.note(count)
+            attempt = 1 if count > before else attempt + 1
+            _log.debug("%s", failed.failure.told(source.name, start + count, start + len(data), attempt))
+            silence.note(count - before)
             if attempt > settings.retries or silence.seconds > settings.deadline:
-                raise failed.failure.error(source.name, start + len(data), stop, attempt) from failed
-        data += chunk[:count]
-        if start + len(data) >= stop:
+                raise failed.failure.error(source.name, start + before, start + len(data), attempt) from failed
+        if count >= len(data):
             return bytes(data)
-        body, _ = first(source, settings, start + len(data), stop)
+        body, _ = first(source, settings, start + count, start + len(data))
 
 
 def receive(feed: Feed, inline: Inline, target: memoryview) -> tuple[int, Failure | None]:

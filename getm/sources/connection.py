@@ -1,13 +1,14 @@
 """Connections to servers, kept for the next request, and what they trust.
 
-They are those of `http.client`, which is imported in a third of the time that `requests` takes; that comes on top where
-it is needed, see `sessions.py`.
+They are our own: `requests` takes 50 ms to import, and what is prepared by `http.client`, header by header, takes as long
+as the rest of a request. It comes on top where it is needed, see `sessions.py`.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import re
 import select
 import socket
 import ssl
@@ -21,6 +22,8 @@ from getm.uri import Origin
 
 IDLE_MOST = 64
 """Connections that are kept though nobody uses them."""
+
+_NO_TARGET = re.compile(r"[\x00-\x20\x7f]")
 
 
 class ConnectTimeout(TimeoutError):  # noqa: N818  # as `requests` has it
@@ -87,25 +90,23 @@ def trusted() -> list[str]:
     return list(_trusting)
 
 
-class Connection(http.client.HTTPConnection):
+class Connection:
     """A connection to a server, which is not made yet.
 
     Args:
         origin: the server.
-        seconds: in which it has to be connected, and to take a request.
+        seconds: in which it has to be connected.
         tls: what connects over TLS; None without it.
 
     Attributes:
         use: what it is good for: of two requests of one use the later may be sent over the connection of the earlier.
     """
 
-    response_class = Response
-
     def __init__(self, origin: Origin, seconds: float, tls: ssl.SSLContext | None, use: object = None) -> None:
-        super().__init__(origin.host, origin.port, timeout=seconds)
-        if tls is not None:
-            self.default_port = http.client.HTTPS_PORT
+        self._origin = origin
+        self._seconds = seconds
         self._tls = tls
+        self._socket: socket.socket | None = None
         self.use = use
 
     def __del__(self) -> None:
@@ -116,7 +117,7 @@ class Connection(http.client.HTTPConnection):
     def is_dropped(self) -> bool:
         """Whether the server has closed it, or sent what nobody has asked for."""
         waiting = select.poll()
-        waiting.register(self.sock, select.POLLIN)
+        waiting.register(self._connected, select.POLLIN)
         return bool(waiting.poll(0))
 
     def connect(self) -> None:
@@ -126,16 +127,16 @@ class Connection(http.client.HTTPConnection):
             ConnectTimeout: it takes too long.
             OSError: it fails.
         """
-        host = self.host.encode("ascii")  # of a str Python would ask for the name in IDNA, which is imported in 1 ms
+        host, port = self._origin.host.encode("ascii"), self._origin.port  # a str would be asked for in IDNA: 1 ms to import
         try:
-            self.sock = socket.create_connection((cast("str", host), self.port), self.timeout)
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = socket.create_connection((cast("str", host), port), self._seconds)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                self.sock = self._tls.wrap_socket(self.sock, server_hostname=host.rstrip(b"."))
+                self._socket = self._tls.wrap_socket(self._socket, server_hostname=host.rstrip(b"."))
         except TimeoutError as error:
             raise ConnectTimeout from error
 
-    def exchange(self, target: str, headers: Mapping[str, str], sending: float, waiting: float) -> http.client.HTTPResponse:
+    def exchange(self, target: str, headers: Mapping[str, str], sending: float, waiting: float) -> Response:
         """Send a GET request, and return its answer, whose body is to be read.
 
         Args:
@@ -146,13 +147,31 @@ class Connection(http.client.HTTPConnection):
 
         Raises:
             OSError: the connection is lost, or something does not come in time.
-            HTTPException: the answer is none.
+            HTTPException: the answer is none, or the request holds what cannot be sent.
+            UnicodeError: it does.
         """
-        self.sock.settimeout(sending)
+        request = _request(self._origin, target, headers)
+        self._connected.settimeout(sending)
         with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # the server may have said why it closed
-            self.request("GET", target, headers=cast("dict[str, str]", headers))
-        self.sock.settimeout(waiting)
-        return self.getresponse()
+            self._connected.sendall(request)
+        self._connected.settimeout(waiting)
+        response = Response(self._connected, method="GET")
+        try:
+            response.begin()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def close(self) -> None:
+        """Close it. Twice is harmless."""
+        if self._socket is not None:
+            self._socket.close()
+
+    @property
+    def _connected(self) -> socket.socket:
+        assert self._socket is not None
+        return self._socket
 
 
 class Idle:
@@ -190,6 +209,28 @@ class Idle:
         while len(self._connections) > most:
             with suppress(IndexError):  # another thread does the same
                 self._connections.popleft().close()
+
+
+def _request(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
+    """Return the head of a GET request.
+
+    Raises:
+        InvalidURL: something is in it that would end a line, or the target.
+        UnicodeError: something is that no head may hold.
+    """
+    said = {_encoded(name): _encoded(value) for name, value in headers.items()}
+    lines = [b"GET %s HTTP/1.1" % target.encode("ascii")]
+    if not any(name.lower() == b"host" for name in said):
+        lines.append(b"Host: %s" % origin.authority.encode("ascii"))
+    lines += [b"%s: %s" % item for item in said.items()]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") >= len(lines) or head.count(b"\r") >= len(lines) or _NO_TARGET.search(target):
+        raise http.client.InvalidURL("the request holds what cannot be sent")
+    return head + b"\r\n\r\n"
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")
 
 
 def _usual_authorities() -> str:

@@ -212,12 +212,24 @@ def _translated() -> Iterator[None]:
         _thread.is_discreet = False
 
 
+class _Response(Response):
+    """An answer as `urllib3` wants it."""
+
+    def begin(self) -> None:
+        """Read the head."""
+        super().begin()
+        message = http.client.HTTPMessage()
+        for name, value in self.fields:
+            message[name] = value
+        self.headers = self.msg = message
+
+
 class _Connection(urllib3.connection.HTTPConnection):
-    response_class = Response
+    response_class = _Response
 
 
 class _SecureConnection(urllib3.connection.HTTPSConnection):
-    response_class = Response
+    response_class = _Response
 
     def connect(self) -> None:
         """Connect, with authorities that were read for an earlier connection, if they are the same."""

@@ -97,7 +97,7 @@ class HttpTransport:
             else:
                 connection.close()
 
-        return Reply(response, dict(response.headers.items()), leave)
+        return Reply(response, response.values, leave)
 
     def _proxy(self, request: Request) -> Reply:
         """Send a request through a proxy."""
