@@ -14,7 +14,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Unpack
 
-from getm import config, integrity, uri
+from getm import buffers, config, integrity, uri
 from getm.config import MIB, SHARE_LEAST, CommonOptions, Settings, Url
 from getm.engine import Engine, Feed, Saving, chosen, first
 from getm.errors import BadStatus, IntegrityError, ObjectChanged, SourceError, UsageError
@@ -386,7 +386,7 @@ class Copy:
     def _hash(self, descriptor: int, check: Check, there: list[Range], most: int) -> None:
         """Go on hashing what is there of a file, *most* bytes of it at most."""
         wanted = check.wanted(there)
-        buffer = memoryview(bytearray(min(HASH_LENGTH, most, total(wanted))))
+        buffer = buffers.buffer(min(HASH_LENGTH, most, total(wanted)))
         for start, stop in wanted:
             position = start
             while position < stop and most:

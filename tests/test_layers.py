@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "getm"
 # From the bottom to the top.
 LAYERS = [
     "errors",
-    "ranges uri config retry integrity sources.base",
+    "ranges buffers uri config retry integrity sources.base",
     (
         "engine.messages engine.blocks engine.planner engine.arena "
         "sources.answer sources.lowwater sources.response sources.connection sources.failures sources.sessions "

@@ -35,6 +35,7 @@ from dataclasses import replace
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
+from getm import buffers
 from getm.config import BLOCK_SIZE, FETCH_LEAST, LOCAL_MEMORY, MEMORY, MIB, PROCESSES, Budget, Settings, paced_length
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Silence, Stats
@@ -202,7 +203,7 @@ class Engine:
         Raises:
             GetmError: they cannot be had; what *view* holds is undefined.
         """
-        self._satisfy(feed, Demand(start, start + len(view), view), is_new=True)
+        self._satisfy(feed, Demand(start, start + len(view), view))
 
     def lease(self, feed: Feed, start: int, length: int) -> memoryview:
         """Return a read-only view of *length* bytes from *start* on, all of which the object has.
@@ -213,36 +214,31 @@ class Engine:
         Raises:
             GetmError: they cannot be had.
         """
-        stop, began = start + length, time.monotonic()
+        stop = start + length
+        if start // feed.block_size == (stop - 1) // feed.block_size:
+            demand = Demand(start, stop, None)
+            self._satisfy(feed, demand)
+            assert demand.lease is not None
+            if demand.view is not None:
+                feed.stats.private += length
+            return demand.lease
+        began = time.monotonic()
 
-        def at_once(core: Core) -> tuple[memoryview | None, bool]:
+        def at_once(core: Core) -> memoryview | None:
             core.collect()
-            may_lease = core.memory.may_lease()
-            view = core.memory.lease(feed, start, stop) if may_lease else None
+            view = core.memory.lease(feed, start, stop)
             if view is not None:
                 feed.planner.read(start, stop)
-                feed.stats.hits += 1
-                feed.note_away(began)
-                feed.note_here()
-                core.dispatch(feed)
-            return view, may_lease
-
-        view, may_lease = self._turn(feed, at_once)
-        if view is not None:
+                self._hit(core, feed, began)
             return view
-        size = feed.block_size
-        is_tried = may_lease and start // size == (stop - 1) // size
-        if is_tried:
-            demand = Demand(start, stop, None)
-            self._satisfy(feed, demand, is_new=True)
-            if demand.lease is not None:
-                if demand.view is not None:
-                    feed.stats.private += length
-                return demand.lease
-        feed.stats.private += length
-        private = bytearray(length)
-        self._satisfy(feed, Demand(start, stop, memoryview(private)), is_new=not is_tried)
-        return memoryview(private).toreadonly()
+
+        view = self._turn(feed, at_once)
+        if view is None:
+            private = buffers.buffer(length)
+            self._satisfy(feed, Demand(start, stop, private))
+            view = private.toreadonly()
+            feed.stats.private += length
+        return view
 
     def window(self, feed: Feed, offset: int) -> Window | None:
         """Return what is there around *offset* in its block, for reading without the engine; None if that byte is not."""
@@ -417,11 +413,11 @@ class Engine:
 
     # A read, from its demand to its bytes.
 
-    def _satisfy(self, feed: Feed, demand: Demand, *, is_new: bool) -> None:
-        """Wait until a demand is met, doing what has to be done for it; tell the planner if it *is_new*."""
+    def _satisfy(self, feed: Feed, demand: Demand) -> None:
+        """Wait until a demand is met, doing what has to be done for it."""
         try:
             then: Then | None = None
-            is_met = self._turn(feed, functools.partial(self._begin, feed, demand, is_new=is_new))
+            is_met = self._turn(feed, functools.partial(self._begin, feed, demand))
             while not is_met:
                 outside = self._turn(feed, functools.partial(self._look, feed, demand, then))
                 if outside is None:
@@ -438,27 +434,31 @@ class Engine:
             finally:
                 del error  # otherwise its traceback would hold it, and the caller's memory, until the collector comes
 
-    def _begin(self, feed: Feed, demand: Demand, core: Core, *, is_new: bool) -> bool:
+    def _begin(self, feed: Feed, demand: Demand, core: Core) -> bool:
         """Enter a demand, unless it can be met at once; say whether it was."""
         if feed.is_closed:
             demand.error = ValueError(_CLOSED)
-        if is_new:
-            feed.planner.read(demand.start, demand.stop)
+        feed.planner.read(demand.start, demand.stop)
+        core.collect()
+        core.memory.serve(feed, demand)
+        if demand.is_done:
+            self._hit(core, feed, demand.began)
+            return True
         if feed.demands:
             feed.planner.share()
         feed.note_away(demand.began)
-        core.collect()
-        core.memory.serve(feed, demand)
-        if not demand.is_done:
-            feed.stats.misses += 1
-            feed.planner.waited()
-            feed.demands.append(demand)
-            return False
+        feed.stats.misses += 1
+        feed.planner.waited()
+        feed.demands.append(demand)
+        return False
+
+    def _hit(self, core: Core, feed: Feed, began: float) -> None:
+        """Note that a read found all its bytes there."""
         feed.stats.hits += 1
+        feed.note_away(began)
         feed.note_here()
         if not feed.is_closed:
             core.dispatch(feed)
-        return True
 
     def _look(self, feed: Feed, demand: Demand, then: Then | None, core: Core) -> Outside | None:
         """Account for what was done outside; return what is to be done there next, or None if the demand is met."""
@@ -626,7 +626,7 @@ class Engine:
         inline = feed.inlines[0]
         inline.owner = saving
         length = min(SAVE_BUFFER, inline.stop - inline.position, paced_length(saving.pace))
-        buffer = memoryview(bytearray(length))
+        buffer = buffers.buffer(length)
 
         def outside() -> Then:
             began = time.monotonic()

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from getm import sources
+from getm import buffers, sources
 from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, SHARE_LEAST, Budget
 from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
@@ -232,8 +232,9 @@ class Core:
         if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start:
             stop = min(inline.stop, demand.stop, start + DIRECT_MOST)
             stop = stop if stop == inline.stop else floor(stop, feed.piece)
-            if stop - start >= DIRECT_LEAST:
-                return Target(demand.view[start - demand.start : stop - demand.start], is_direct=True)
+            memory = demand.view[start - demand.start : stop - demand.start]
+            if len(memory) >= DIRECT_LEAST and not buffers.is_slow(memory, start):
+                return Target(memory, is_direct=True)
         block = floor(start, size)
         least = FETCH_LEAST if inline.reach is None else max(FETCH_LEAST, min(feed.planner.streak, MIB))
         stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))

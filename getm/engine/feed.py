@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from getm import buffers
 from getm.config import MIB, STALL_LEAST, Settings
 from getm.engine.planner import Planner, Want
 from getm.engine.pool import Worker
@@ -99,7 +100,7 @@ class Demand:
     def go_private(self) -> memoryview:
         """Wait for the bytes in private memory rather than for a lease; return that memory, in which nothing is yet."""
         self.position = self.start
-        self.view = memoryview(bytearray(self.stop - self.start))
+        self.view = buffers.buffer(self.stop - self.start)
         self.lease = self.view.toreadonly()
         return self.view
 

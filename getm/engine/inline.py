@@ -10,6 +10,7 @@ import random
 import time
 from contextlib import closing
 
+from getm import buffers
 from getm.config import RATE_LEAST, Settings
 from getm.engine.feed import Feed, Inline, Silence
 from getm.retry import Failure, RequestFailed, pause
@@ -79,7 +80,7 @@ def first_bytes(source: Source, settings: Settings, body: Body, stop: int) -> by
         GetmError: they cannot be had.
     """
     start = body.answer.start
-    data = memoryview(bytearray(max(0, min(stop, body.answer.version.size) - start)))
+    data = buffers.buffer(max(0, min(stop, body.answer.version.size) - start))
     count = attempt = 0
     silence = Silence()
     while True:

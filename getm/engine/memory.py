@@ -129,8 +129,9 @@ class Memory:
         if demand.is_done or demand.is_direct:
             return
         if demand.view is None and self.may_lease():
-            demand.lease = self.lease(feed, demand.start, demand.stop)
             demand.position = self._present_until(feed, demand.start, demand.stop)
+            if demand.position == demand.stop:
+                demand.lease = self.lease(feed, demand.start, demand.stop)
             return
         view = demand.view if demand.view is not None else demand.go_private()
         size, memory = feed.block_size, self.arena.view

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
+from getm import buffers
 from getm.config import (
     ANNOUNCE_EVERY,
     ANNOUNCE_FIRST,
@@ -313,7 +314,7 @@ class _Worker:
         """Read a body into a file, at its own offsets, to its end or until cancelled."""
         stop, began = body.answer.stop, time.monotonic()
         length = min(FILE_BUFFER, stop - progress.position, paced_length(fetch.pace))
-        buffer = memoryview(bytearray(length))
+        buffer = buffers.buffer(length)
         while progress.position < stop:
             start, received, written = progress.position, 0, 0
             most, enough = min(stop - start, len(buffer)), min(stop - start, FILE_LEAST)
