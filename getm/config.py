@@ -13,6 +13,7 @@ from getm.ranges import PIECES
 
 Url: TypeAlias = str | Callable[[], str]
 """Where an object is, or what returns that, called for each fresh one."""
+Path: TypeAlias = str | os.PathLike[str]
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -60,8 +61,8 @@ class CommonOptions(TypedDict, total=False):
     deadline: float
     refresh: Callable[[], str] | None
     spool: int
-    verify: bool | str | None
-    cert: str | tuple[str, str] | None
+    verify: bool | Path | None
+    cert: Path | tuple[Path, Path] | None
     proxies: Mapping[str, str] | None
 
 
@@ -173,7 +174,8 @@ def settings(options: Mapping[str, Any]) -> Settings:
     unknown = sorted(options.keys() - _KNOWN)
     if unknown:
         raise TypeError(f"no such option: {', '.join(unknown)}; there are {', '.join(_KNOWN)}")
-    return Settings(**options) if options else _USUAL
+    paths = {name: _texts(options[name]) for name in ("verify", "cert") if name in options}
+    return Settings(**{**options, **paths}) if options else _USUAL
 
 
 def paced_length(pace: float) -> int:
@@ -190,6 +192,13 @@ def check_count(name: str, value: object, least: int) -> None:
     """Raise `UsageError` unless *value* is a whole number of at least *least*."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _texts(given: Any) -> Any:  # noqa: ANN401  # what a caller gave, which is looked at later
+    """Return a path, or each of a tuple, as a text."""
+    if isinstance(given, tuple):
+        return tuple(map(_texts, given))
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
 def _is_mapping(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import importlib.util
 import itertools
 import logging
 import os
@@ -352,6 +353,19 @@ class TestProxies:
         assert "407" in str(caught.value)
         assert 1 == len(tunnel.heads)
 
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+    def test_that_are_not_there_are_told_from_servers_that_are_not(self, scheme, host):
+        proxies = {scheme: f"http://{host}:1"}
+        with pytest.raises(getm.SourceError, match="no connection to the proxy"):
+            getm.open(f"{scheme}://elsewhere.invalid/a", proxies=proxies, retries=0)
+
+    def test_that_need_another_package_say_so(self):
+        if importlib.util.find_spec("socks"):
+            pytest.skip("PySocks is installed")
+        with pytest.raises(getm.SourceError, match="PySocks"):
+            getm.open(self.ELSEWHERE, proxies={"http": "socks5://127.0.0.1:1"}, retries=0)
+
     @pytest.mark.parametrize(
         "proxy", ["http://user:hunter2@127.0.0.1:1", "http://[hunter2", "hunter2://h", "socks5://u:hunter2@h"]
     )
@@ -386,9 +400,10 @@ class TestCertificates:
     def test_of_another_host_is_refused_although_signed(self, server, certificates):
         with (
             TlsFront(server.url, certificates.stranger) as front,
-            pytest.raises(getm.SourceError, match=r"not valid for '127\.0\.0\.1'"),
+            pytest.raises(getm.SourceError, match=r"not valid for '127\.0\.0\.1'") as caught,
         ):
             getm.open(front.url + "/a.bin", verify=certificates.authority)
+        assert "verify=" not in str(caught.value)  # to trust somebody else is no help
         assert [] == server.log
 
     @EVERY
@@ -464,10 +479,10 @@ class TestCertificates:
         other.put("/a.bin", SIZE, {"X": "1"})
         targets = {"alice": server.url, "bob": other.url}
         with TlsFront(targets, certificates.server, certificates.authority) as front:
-            trusting = {"concurrency": concurrency, "verify": certificates.authority}
+            trusting = {"concurrency": concurrency, "verify": Path(certificates.authority)}
             for name in ("alice", "bob", "alice"):
                 pair = getattr(certificates, name)
-                for cert in (pair, (pair.replace(".pem", ".crt"), pair.replace(".pem", ".key"))):
+                for cert in (pair, Path(pair), (pair.replace(".pem", ".crt"), Path(pair.replace(".pem", ".key")))):
                     default(concurrency).clear()
                     with getm.open(front.url + "/a.bin", cert=cert, **trusting) as file:
                         assert ramp(0, SIZE, seed=1) == file.read()

@@ -30,6 +30,10 @@ class ConnectTimeout(TimeoutError):  # noqa: N818  # as `requests` has it
     """There was no connection in time."""
 
 
+class NoProxy(ConnectionError):  # noqa: N818  # likewise
+    """There is no connection to a proxy."""
+
+
 class Reply(NamedTuple):
     """An answer whose body is not read yet.
 

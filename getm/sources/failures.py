@@ -8,9 +8,11 @@ import ssl
 
 from getm import uri
 from getm.retry import Failure, Trouble
-from getm.sources.connection import ConnectTimeout
+from getm.sources.connection import ConnectTimeout, NoProxy
 
 _CERTIFICATE_HINT = "--cacert, verify= or REQUESTS_CA_BUNDLE can name a file of authorities to trust"
+_UNTRUSTED = frozenset({18, 19, 20, 21})
+"""What OpenSSL says of a certificate that no authority vouches for, as `openssl verify` numbers it."""
 _REASONS = {
     "IncompleteRead": "it ended too early",
     "RemoteDisconnected": "the server closed it without an answer",
@@ -25,6 +27,7 @@ def connection_failure(error: Exception) -> Failure:
     is_no_http = any(isinstance(one, http.client.HTTPException) for one in chain)
     refused = next((str(one)[:200] for one in chain if type(one) is OSError and str(one).startswith("Tunnel ")), "")
     for applies, trouble, message in (
+        (isinstance(error, NoProxy), Trouble.CONNECT, f"no connection to the proxy: {reason(error)}"),
         (isinstance(error, ConnectTimeout), Trouble.CONNECT, "no connection in time"),
         (any(isinstance(one, TimeoutError) for one in chain), Trouble.TIMEOUT, "no answer in time"),
         (any(map(_is_unknown_certificate, chain)), Trouble.PROTOCOL, f"TLS failed: {reason(error)}: {_CERTIFICATE_HINT}"),
@@ -57,7 +60,7 @@ def is_stale(error: BaseException) -> bool:
 
 
 def _is_unknown_certificate(error: BaseException) -> bool:
-    return isinstance(error, ssl.SSLCertVerificationError)
+    return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _UNTRUSTED
 
 
 def _is_no_url(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from getm import uri
 from getm.errors import UsageError
 from getm.retry import Failure, RequestFailed, Trouble
 from getm.sources.base import Request
-from getm.sources.connection import ConnectTimeout, Reply, trust
+from getm.sources.connection import ConnectTimeout, NoProxy, Reply, trust
 from getm.sources.response import Response
 
 POOL = 32
@@ -71,7 +71,8 @@ class PlainAdapter(Adapter):
         """
         prepared: Any = Prepared()
         prepared.method, prepared.url, prepared.headers = "GET", request.url, request.headers
-        with _translated():
+        is_proxied = bool(requests.utils.select_proxy(request.url, request.proxies))
+        with _translated(is_proxied=is_proxied):
             response: Any = self.send(prepared, **_sending(request))
         return _reply(response, response.headers)
 
@@ -192,7 +193,7 @@ def _hide_location(response: requests.Response, **_: object) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(*, is_proxied: bool = False) -> Iterator[None]:
     """Turn errors into those that direct connections have, and keep `urllib3` from logging: it shows queries of URLs."""
     _thread.is_discreet = True
     try:
@@ -202,14 +203,21 @@ def _translated() -> Iterator[None]:
     except requests.exceptions.Timeout as error:
         raise TimeoutError from error
     except requests.exceptions.ConnectionError as error:
-        raise ConnectionError from error
+        raise (NoProxy if is_proxied and _is_unconnected(error) else ConnectionError) from error
     except (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError) as error:
         raise http.client.InvalidURL from error
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
-        text = f"the request cannot be sent: {type(error).__name__}"
+        needs = "a SOCKS proxy needs the package PySocks" if "SOCKS" in str(error) else type(error).__name__
+        text = f"the request cannot be sent: {needs}"
         raise RequestFailed(Failure(Trouble.PROTOCOL, text)) from None
     finally:
         _thread.is_discreet = False
+
+
+def _is_unconnected(error: requests.exceptions.ConnectionError) -> bool:
+    """Whether an error says that whoever was to be connected to first is not there."""
+    reason = getattr(next(iter(error.args), None), "reason", None)
+    return isinstance(getattr(reason, "original_error", reason), urllib3.exceptions.NewConnectionError)
 
 
 class _Response(Response):
