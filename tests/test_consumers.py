@@ -182,7 +182,7 @@ class TestOpen:
             del file
             gc.collect()
         assert "SECRET" not in str(warned[0].message)
-        assert [] == getm.engine.default(8)._feeds
+        assert [] == getm.engine.default(8)._hub.feeds
 
     def test_fileno_and_writing_are_refused(self, text):
         with getm.open(text) as file:

@@ -350,7 +350,7 @@ except OSError as error:
 
     def test_that_takes_little_at_once_gets_all(self, url, target, monkeypatch):
         pwrite = os.pwrite
-        monkeypatch.setattr(engines.os, "pwrite", lambda file, data, offset: pwrite(file, data[:100_001], offset))
+        monkeypatch.setattr(engines.fetching.os, "pwrite", lambda file, data, offset: pwrite(file, data[:100_001], offset))
         getm.copy(url, target, concurrency=None)
         assert CONTENT == target.read_bytes()
 
@@ -634,7 +634,7 @@ class TestStop:
         thread.join(10)
         assert not thread.is_alive()
         assert 1 == len(errors)
-        assert default(concurrency)._leader is None  # otherwise all others wait for it, a second each time
+        assert default(concurrency)._hub.leader is None  # otherwise all others wait for it, a second each time
         server.heal()
         assert getm.copy(url, target, concurrency=concurrency).resumed >= MIB
         assert CONTENT == target.read_bytes()

@@ -1,6 +1,6 @@
 """The engine's decisions against any order of reads, answers, failures and deaths.
 
-Everything that waits, sends or receives is played here: callers go through the loop of `Engine._satisfy` step by step, and
+Everything that waits, sends or receives is played here: callers go through the loop of `Fetching.satisfy` step by step, and
 workers do what a test lets them do, in its order. The memory is real, so is the loop over a body. All lengths are those of
 a real engine divided by 256, so that a few KiB show what otherwise takes many MiB.
 """
@@ -192,7 +192,7 @@ class Processes(Pool):
 
 @dataclass(eq=False)
 class Caller:
-    """A thread in `Engine._satisfy` or `Engine.save`."""
+    """A thread in `Fetching.satisfy` or `Fetching.save`."""
 
     feed: Feed
     demand: Demand | None  # None if it saves
@@ -250,7 +250,7 @@ class World:
         return feed
 
     def leave(self, feed):
-        """Do as `Engine._give_up`."""
+        """Do as `Hub._give_up`."""
         self.feeds.remove(feed)
         feed.is_closed = True
         for demand in feed.demands:
@@ -268,7 +268,7 @@ class World:
             assert self.core.pool is None or arena.backed <= most
 
     def ask(self, feed, start, stop, *, lease=False):
-        """Begin a read, as `Engine._satisfy` does, or `Engine.lease`."""
+        """Begin a read, as `Fetching.satisfy` does, or `Engine.lease`."""
         caller = Caller(feed, Demand(start, stop, None if lease else memoryview(bytearray([POISON]) * (stop - start))))
         feed.planner.read(start, stop)
         self.core.collect()
@@ -302,7 +302,7 @@ class World:
         return window
 
     def step(self, caller):
-        """Do as `Engine._look`; or receive what was begun there."""
+        """Do as `Fetching._look`; or receive what was begun there."""
         assert not caller.is_finished
         if caller.outside is not None:
             self.receive(caller)
@@ -319,7 +319,7 @@ class World:
                 caller.is_waiting = not self.fetch_here(caller)
 
     def fetch_here(self, caller):
-        """Do the first half of `Engine._fetch_here`; say whether the caller has something to do."""
+        """Do the first half of `Fetching._fetch_here`; say whether the caller has something to do."""
         feed, demand = caller.feed, caller.demand
         for request in feed.inlines:
             if request.position <= demand.position < request.stop:
@@ -338,7 +338,7 @@ class World:
         return True
 
     def begin(self, caller, request):
-        """Do the first half of `Engine._receive`."""
+        """Do the first half of `Fetching._receive`."""
         feed, demand = caller.feed, caller.demand
         assert 0 <= request.position < request.stop <= feed.size
         target = self.core.target(feed, request, demand)
@@ -352,7 +352,7 @@ class World:
         caller.outside = (request, target)
 
     def receive(self, caller):
-        """Receive, and do the rest of `Engine._receive`, or of `Engine._save_here`."""
+        """Receive, and do the rest of `Fetching._receive`, or of `Fetching._save_here`."""
         (request, target), caller.outside = caller.outside, None
         feed, waiter, start = caller.feed, caller.demand or caller.feed.saving, request.position
         if request.is_given_up:
@@ -384,7 +384,7 @@ class World:
             caller.is_first = False
 
     def step_saving(self, caller):
-        """Do as `Engine._look_saving`."""
+        """Do as `Fetching._look_saving`."""
         feed, saving = caller.feed, caller.feed.saving
         self.core.collect()
         if saving.error is None and saving.missing:

@@ -40,7 +40,7 @@ def test_closing_a_reader_builds_nothing(server, engine):
     file = getm.open(server.put("/object", 4 * MIB), engine=engine)
     engine.close()
     file.close()
-    assert engine._core is None
+    assert engine._hub.core is None
 
 
 def test_clear_has_everything_fetched_again(server, engine):
@@ -130,20 +130,20 @@ def test_a_reader_dropped_while_the_lock_is_held_is_given_up_later(server, engin
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
-        assert 1 == len(engine._feeds)
+        assert 1 == len(engine._hub.feeds)
 
-    engine._turn(None, collect)
-    assert 0 == len(engine._feeds)
+    engine._hub.turn(None, collect)
+    assert 0 == len(engine._hub.feeds)
 
 
 def test_what_leaves_while_the_lock_is_held_takes_the_state_with_it(server, engine, monkeypatch):
     with getm.open(server.put("/object", 6 * MIB), engine=engine) as file:
         file.read(2 * MIB)
-        core = engine._core
+        core = engine._hub.core
         monkeypatch.setattr(core, "dispatch", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             file.read(MIB)
-        assert engine._core is None
+        assert engine._hub.core is None
         assert 2 * MIB == file.tell()
         assert_ramp(file.read(), 2 * MIB)
 
@@ -164,9 +164,9 @@ def test_a_callers_auth_that_raises_reaches_the_caller_and_nobody_else(server, e
         auth.is_broken = True
         with pytest.raises(LookupError):
             file.read()
-        core = engine._core
+        core = engine._hub.core
         assert_ramp(other.read(), 0)
-        assert core is engine._core
+        assert core is engine._hub.core
         auth.is_broken = False
         assert_ramp(file.read(), MIB)
 

@@ -54,12 +54,12 @@ PRELUDE = """
         return sys.stdin.readline()
 
     def workers():
-        core = default(1)._core
+        core = default(1)._hub.core
         core.collect()
         return [worker.pid for worker in core.pool.workers.values() if worker.pid]
 
     def processes():
-        return [default(1)._core.pool._launcher.pid, *workers()]
+        return [default(1)._hub.core.pool._launcher.pid, *workers()]
 
     def descriptors():
         close_connections()
@@ -153,8 +153,8 @@ def await_end(numbers):
 
 def kill_workers(engine):
     """Kill the workers that have told their numbers; return these."""
-    with engine._lock:
-        core = engine._enter(None)
+    with engine._hub.lock:
+        core = engine._hub.enter(None)
         core.collect()
         numbers = [worker.pid for worker in core.pool.workers.values() if worker.pid]
     for number in numbers:
@@ -214,7 +214,7 @@ class TestSharedMemory:
         import tempfile
         with getm.open(url, concurrency=4) as file:
             tell(digest(file.read()))
-            status = os.stat(default(4)._core.memory.arena.descriptor)
+            status = os.stat(default(4)._hub.core.memory.arena.descriptor)
             tell(os.listdir(tempfile.gettempdir()), status.st_nlink, status.st_mode & 0o777, default(4).memory)
     """
 
@@ -496,7 +496,7 @@ class TestOften:
                         kept = [stream.read(50_000) for _ in range(3)]
 
             def state():
-                return descriptors(), processes(), len(default(None)._feeds), len(default(1)._feeds)
+                return descriptors(), processes(), len(default(None)._hub.feeds), len(default(1)._hub.feeds)
 
             numbers = range(-100, int(arguments[0]))
             for number in numbers:
@@ -588,9 +588,9 @@ class TestKilled:
         engine, contents = new_engine(), []
 
         def workers():
-            with engine._lock:
-                engine._core.collect()
-                return [run.worker for run in sorted(engine._core._runs.values(), key=lambda run: run.position)]
+            with engine._hub.lock:
+                engine._hub.core.collect()
+                return [run.worker for run in sorted(engine._hub.core._runs.values(), key=lambda run: run.position)]
 
         with getm.open(url, engine=engine, concurrency=8) as file:
 
@@ -682,7 +682,7 @@ class TestExit:
                     door(url, concurrency=1).read(3 << 20)
 
             drop()
-            tell(len(default(1)._feeds))
+            tell(len(default(1)._hub.feeds))
         """
         facts, errors = run(code, url, options=["-W", "error::ResourceWarning"])
         assert "ResourceWarning: unclosed <getm.Reader" in errors

@@ -89,8 +89,8 @@ def await_workers(url, concurrency):
             engine = default(concurrency)
             deadline = time.monotonic() + 10
             while True:
-                with engine._lock:
-                    core = engine._enter(None)
+                with engine._hub.lock:
+                    core = engine._hub.enter(None)
                     core.collect()
                     workers = list(core.pool.workers.values())
                     while len(workers) < concurrency:
@@ -179,7 +179,7 @@ class TestBeforeWorkersAreUp:
         with getm.open(url, concurrency=concurrency) as file:
             for start in range(0, 32 * MIB, 256 * KIB):
                 assert ramp(start, start + 256 * KIB) == file.read(256 * KIB)
-            core = file._engine._core
+            core = file._engine._hub.core
             assert {None} == {worker.pid for worker in core.pool.workers.values()}
             log = server.log
         assert max(at_once(log), 1) == 1
@@ -254,7 +254,7 @@ class TestAtHand:
                 time.sleep(0.02)
                 assert ramp(start, start + MIB) == file.read(MIB)
             log = server.log
-            assert {None} != {worker.pid for worker in engine._core.pool.workers.values()}
+            assert {None} != {worker.pid for worker in engine._hub.core.pool.workers.values()}
         assert log[1].gone  # the one that would have gone on to the end
         assert log[2].start < 32 * MIB
 
@@ -580,7 +580,7 @@ class TestJump:
             assert before + 1 >= file.stats.misses
 
     def test_who_waits_for_the_only_connection_is_woken_when_another_thread_gives_it_up(self, server, monkeypatch):
-        monkeypatch.setattr(getm.engine, "WAIT_MOST", 1000)
+        monkeypatch.setattr(getm.engine.fetching, "WAIT_MOST", 1000)
         url = server.put("/a.bin", LARGE)
         answer = threading.Event()
         server.fail(Fault(delay=answer), when=lambda request: request.start == 2**30)

@@ -116,7 +116,7 @@ def test_at_any_line_it_leaves_and_everything_goes_on(server, tmp_path, do, conc
     def interrupted(number):
         interrupt = Interrupt(number)
         do(f"{server.url}/a.bin?{next(numbers)}", tmp_path, engine, concurrency, interrupt)
-        assert [] == engine._feeds, interrupt.place
+        assert [] == engine._hub.feeds, interrupt.place
         return interrupt
 
     try:

@@ -28,6 +28,8 @@ LAYERS = [
     "engine.feed",
     "engine.memory engine.inline",
     "engine.core",
+    "engine.hub",
+    "engine.fetching",
     "engine",
     "handout",
     "reader stream progress part",

@@ -455,7 +455,7 @@ class TestCertificates:
             os.utime(bundle, ns=(written, written))
             with getm.open(front.url + "/b.bin", concurrency=4, verify=str(bundle), engine=engine) as file:
                 assert_ramp(file.read(), 0)
-                assert 2 < len(engine._core.pool.workers)
+                assert 2 < len(engine._hub.core.pool.workers)
 
     @EVERY
     @UNCHECKED

@@ -25,7 +25,7 @@ def address(view):
 
 def is_shared(view, engine):
     """Tell whether a view lies in the engine's memory."""
-    arena = engine._core.memory.arena
+    arena = engine._hub.core.memory.arena
     first = address(arena.memory)
     return first <= address(view) and address(view) + len(view) <= first + arena.slots * arena.slot_size
 
@@ -201,10 +201,10 @@ class TestParts:
         for parts in (getm.iter_content(url), getm.iter_content(url, concurrency=8)):
             next(parts)
             parts.close()
-        assert [] == default(8)._feeds
+        assert [] == default(8)._hub.feeds
         server.wait_for(lambda log: all(request.finished for request in log))
         assert 8 == len([None for _ in getm.iter_content(url)])
-        assert [] == default(8)._feeds
+        assert [] == default(8)._hub.feeds
 
     @pytest.mark.parametrize("chunk_size", [0, -1, 1.5, None, True])
     def test_a_size_that_cannot_be_is_refused_at_once(self, server, url, chunk_size):
@@ -361,5 +361,5 @@ def test_a_stream_that_was_forgotten_is_closed(server, url):
     stream.read(2 * BLOCK)
     del stream
     gc.collect()
-    default(8)._let_go()
-    assert [] == default(8)._feeds
+    default(8)._hub.let_go()
+    assert [] == default(8)._hub.feeds

@@ -336,7 +336,7 @@ class TestWrongDigest:
                 assert WHOLE[start : start + chunk_size] == next(parts)
             with pytest.raises(getm.IntegrityError):
                 next(parts)
-            assert [] == default(concurrency)._feeds
+            assert [] == default(concurrency)._hub.feeds
 
     def test_leaves_nobody_a_view_of_the_last_part(self, url, new_engine):
         engine = new_engine(memory=4 * BLOCK)
@@ -622,7 +622,7 @@ class TestEmptyObject:
         with pytest.raises(getm.IntegrityError) as caught:
             door(url, checksum=checksum, concurrency=concurrency)
         assert str(caught.value).startswith(url + ": md5 is " + EMPTY_MD5)
-        assert [] == default(concurrency)._feeds
+        assert [] == default(concurrency)._hub.feeds
 
 
 class TestChecksum:

@@ -42,7 +42,7 @@ REPORT = """
     pool.LAUNCH_SECONDS = pool.SOON = 0.0  # as `workers_at_once`
 
     def processes():
-        core = default(1)._core
+        core = default(1)._hub.core
         core.collect()
         return [core.pool._launcher.pid, *(worker.pid for worker in core.pool.workers.values())]
 
@@ -124,14 +124,14 @@ def await_end(numbers):
 
 
 def core():
-    return default(8)._core
+    return default(8)._hub.core
 
 
 def worker_pids():
     """Return the process numbers of the workers that have told theirs."""
     engine = default(8)
-    with engine._lock:
-        core = engine._enter(None)
+    with engine._hub.lock:
+        core = engine._hub.enter(None)
         core.collect()
         return [worker.pid for worker in core.pool.workers.values() if worker.pid]
 
@@ -290,7 +290,7 @@ class TestEnd:
             engine = getm.Engine(memory=4 << 20)
             stream = getm.urlopen(url, engine=engine)
             held = [stream.read(1 << 20) for _ in range(4)]
-            core = engine._core
+            core = engine._hub.core
             report(core.pool._launcher.pid, *(worker.pid for worker in core.pool.workers.values()))
             sys.stdin.readline()
             os._exit(0)
@@ -426,7 +426,7 @@ class TestDeath:
             reading = in_thread(file.read)
             for killed in range(1, 7):
                 server.wait_for(lambda log, killed=killed: sum(request.sent == 100_000 for request in log) >= killed)
-                (worker,) = engine._core.pool.workers.values()
+                (worker,) = engine._hub.core.pool.workers.values()
                 while worker.pid is None:  # the thread that reads has not heard of it yet
                     time.sleep(0.001)
                 os.kill(worker.pid, signal.SIGKILL)
@@ -642,7 +642,7 @@ class TestMemory:
             for file in files:
                 assert ramp(start, start + BLOCK // 2) == file.read(BLOCK // 2)
                 taken.append(engine.memory)
-                assert os.fstat(engine._core.memory.arena.descriptor).st_blocks * 512 <= taken[-1]
+                assert os.fstat(engine._hub.core.memory.arena.descriptor).st_blocks * 512 <= taken[-1]
         assert taken == sorted(taken)
         assert len(set(taken)) >= 3
         assert taken[1] <= 2 * BLOCK

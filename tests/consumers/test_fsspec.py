@@ -115,7 +115,7 @@ class TestFileSystem:
         file.read(1)
         del file
         gc.collect()
-        assert [] == getm.engine.default(8)._feeds
+        assert [] == getm.engine.default(8)._hub.feeds
 
     @pytest.mark.parametrize(("mode", "first"), [("rb", b"position"), ("rt", "position")])
     def test_infers_compression(self, nginx, sample, mode, first):
