@@ -95,9 +95,9 @@ def new_engine():
 @pytest.fixture
 def workers_at_once(monkeypatch):
     """Have readers leave everything to workers from the first, as if these needed no time to come up."""
-    from getm.engine import planner, pool
+    from getm.engine import caller, pool
 
-    monkeypatch.setattr(planner, "AT_HAND", math.inf)
+    monkeypatch.setattr(caller, "AT_HAND", math.inf)
     monkeypatch.setattr(pool, "LAUNCH_SECONDS", 0.0)
     monkeypatch.setattr(pool, "SOON", 0.0)
 

@@ -309,7 +309,7 @@ class TestLimits:
         url = server.put("/a.bin", 96 * MIB)
         folder, limit = control_group
         code = """
-            getm.engine.planner.AT_HAND = float("inf")
+            getm.engine.caller.AT_HAND = float("inf")
             with getm.open(url, concurrency=int(arguments[0])) as file:
                 tell(digest(file.read_at(0, 1 << 20)))
                 most = 0

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import getm
-from getm.engine import default, planner, pool
+from getm.engine import caller, default, planner, pool
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
@@ -173,7 +173,7 @@ class TestBeforeWorkersAreUp:
     def test_the_caller_reads_on(self, server, monkeypatch, concurrency):
         monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(60)")
         monkeypatch.setattr(planner, "NEAR", 10.0)
-        monkeypatch.setattr(planner, "AT_HAND", math.inf)
+        monkeypatch.setattr(caller, "AT_HAND", math.inf)
         size = 1024 * MIB
         url = server.put("/a.bin", size)
         with getm.open(url, concurrency=concurrency) as file:
@@ -215,7 +215,7 @@ class TestAtHand:
     @pytest.fixture(autouse=True)
     def at_hand(self, monkeypatch):
         monkeypatch.setattr(planner, "NEAR", 10.0)
-        monkeypatch.setattr(planner, "AT_HAND", 1.0)
+        monkeypatch.setattr(caller, "AT_HAND", 1.0)
         monkeypatch.setattr(planner, "QUICK", 1.0)
         monkeypatch.setattr(planner, "CROWD", 2)
 
@@ -227,7 +227,7 @@ class TestAtHand:
     @pytest.fixture
     def idle(self, monkeypatch):
         """Have no reader count as busy, whatever keeps this process from reading on."""
-        monkeypatch.setattr(planner, "BUSY", 1.0)
+        monkeypatch.setattr(caller, "BUSY", 1.0)
 
     @pytest.mark.usefixtures("idle")
     @pytest.mark.parametrize("concurrency", [1, 8])
@@ -259,7 +259,7 @@ class TestAtHand:
         assert log[2].start < 32 * MIB
 
     def test_is_left_to_workers_once_the_server_is_slow(self, server, engine, monkeypatch):
-        monkeypatch.setattr(planner, "AT_HAND", 100e6)
+        monkeypatch.setattr(caller, "AT_HAND", 100e6)
         url = server.put("/a.bin", self.SIZE)
         server.fail(Fault(pace=20e6), when=lambda request: request.start >= BLOCK, times=None)
         with getm.open(url, concurrency=4, engine=engine) as file:

@@ -20,7 +20,7 @@ LAYERS = [
     "errors",
     "ranges buffers uri config retry integrity sources.base",
     (
-        "engine.messages engine.blocks engine.planner engine.arena "
+        "engine.messages engine.blocks engine.caller engine.planner engine.arena "
         "sources.answer sources.lowwater sources.response sources.connection sources.failures sources.sessions "
         "sources.place sources.spool sources.transport sources.http sources"
     ),
@@ -49,6 +49,7 @@ SIDEWAYS = {
     "config": {"ranges"},
     "integrity": {"ranges", "uri"},
     "sources.base": {"config", "retry", "uri"},
+    "engine.planner": {"engine.caller"},
     "sources.response": {"sources.lowwater"},
     "sources.connection": {"sources.response"},
     "sources.failures": {"sources.connection"},

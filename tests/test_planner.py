@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from getm.config import FETCH_LEAST, KIB, MIB, RUN_MOST
 from getm.engine import planner as planning
-from getm.engine.planner import AT_HAND, RAMP, Planner, Want
+from getm.engine.caller import AT_HAND
+from getm.engine.planner import RAMP, Planner, Want
 
 SIZE = 1 << 30
 BLOCK = MIB
@@ -468,6 +469,20 @@ class TestWorth:
         assert planner().is_worth(0, PIECE, ())
 
 
+class Clock:
+    """Tells a planner how a caller spends his time."""
+
+    def __init__(self, reader):
+        self._reader, self._now, self._fetched = reader, 0.0, 0
+        reader.here(0.0, 0)
+
+    def spend(self, away, here, count):
+        self._now += away
+        self._reader.away(self._now)
+        self._now, self._fetched = self._now + here, self._fetched + count
+        self._reader.here(self._now, self._fetched)
+
+
 class TestAtHand:
     @pytest.fixture
     def reader(self, monkeypatch):
@@ -481,9 +496,9 @@ class TestAtHand:
     def test_is_what_comes_quickly_to_a_thread_that_only_reads(self, reader):
         assert reader.is_at_hand  # until something is known
         reader.observe(None, 2 * AT_HAND)
+        clock = Clock(reader)
         for _ in range(100):
-            reader.spent(0.01, 0.0, 0)
-            reader.spent(0.0, 0.09, AT_HAND)
+            clock.spend(0.01, 0.09, AT_HAND)
         assert reader.is_at_hand
 
     def test_is_not_who_sends_slowly(self, reader):
@@ -493,24 +508,26 @@ class TestAtHand:
     def test_is_not_who_comes_to_send_slowly(self, reader):
         reader.observe(None, 2.0 * AT_HAND)
         reader.waited()
-        reader.spent(0.0, 1.0, MIB)
+        clock = Clock(reader)
+        clock.spend(0.0, 1.0, MIB)
         assert reader.is_at_hand  # once is not enough
-        reader.spent(0.0, 1.0, MIB)
+        clock.spend(0.0, 1.0, MIB)
         assert not reader.is_at_hand
         assert reader.reach(MIB, 1.0) == 2 * MIB  # as far as it comes at that rate
 
     def test_is_not_for_who_computes(self, reader):
         reader.observe(None, 20.0 * AT_HAND)  # what had come while he was elsewhere
         assert reader.is_short(0.1)
+        clock = Clock(reader)
         for _ in range(2):
-            reader.spent(1.0, 0.0, 0)
-            reader.spent(0.0, 1.0, SIZE)
+            clock.spend(1.0, 0.0, 0)
+            clock.spend(0.0, 1.0, SIZE)
         assert reader.is_at_hand  # not twice in a row
-        reader.spent(1.0, 0.0, 0)
-        reader.spent(1.0, 0.0, 0)
+        clock.spend(1.0, 0.0, 0)
+        clock.spend(1.0, 0.0, 0)
         assert not reader.is_at_hand
         assert not reader.is_short(0.1)
-        reader.spent(0.0, 1.0, SIZE)
+        clock.spend(0.0, 1.0, SIZE)
         assert not reader.is_at_hand
 
     def test_is_not_for_several_threads(self, reader):

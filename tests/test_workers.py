@@ -286,7 +286,7 @@ class TestEnd:
     def test_of_workers_without_a_place_for_more(self, server):
         url = server.put("/a.bin", 64 * BLOCK)
         reading = """
-            getm.engine.planner.AT_HAND = float("inf")
+            getm.engine.caller.AT_HAND = float("inf")
             engine = getm.Engine(memory=4 << 20)
             stream = getm.urlopen(url, engine=engine)
             held = [stream.read(1 << 20) for _ in range(4)]

@@ -244,8 +244,6 @@ class Feed:
     refused: Failure | None = None  # why where to ask has to be found out anew, before anything more is asked for
     renewer: Demand | Saving | None = None  # whose thread is finding it out
     is_closed: bool = False
-    noted: float = math.inf  # up to when its planner knows how the caller's time was spent: from the first read on
-    counted: int = 0  # bytes fetched that it knows of
     turn: threading.Lock = field(default_factory=threading.Lock)  # for the reader's position; new in a forked child
     stats: Stats = field(default_factory=Stats)
     size: int = field(init=False)  # bytes in the object
@@ -256,14 +254,3 @@ class Feed:
         self.size = self.version.size
         self.block_size = self.settings.block_size
         self.piece = self.block_size // PIECES
-
-    def note_away(self, until: float) -> None:
-        """Note that the caller has done something else since the last note."""
-        self.planner.spent(max(0.0, until - self.noted), 0.0, 0)
-        self.noted = until
-
-    def note_here(self) -> None:
-        """Note that he has been reading since the last note."""
-        now, fetched = time.monotonic(), self.stats.fetched
-        self.planner.spent(0.0, max(0.0, now - self.noted), fetched - self.counted)
-        self.noted, self.counted = now, fetched

@@ -98,7 +98,7 @@ class Fetching:
             return True
         if feed.demands:
             feed.planner.share()
-        feed.note_away(demand.began)
+        feed.planner.away(demand.began)
         feed.stats.misses += 1
         feed.planner.waited()
         feed.demands.append(demand)
@@ -107,8 +107,8 @@ class Fetching:
     def hit(self, core: Core, feed: Feed, began: float) -> None:
         """Note that a read found all its bytes there."""
         feed.stats.hits += 1
-        feed.note_away(began)
-        feed.note_here()
+        feed.planner.away(began)
+        feed.planner.here(time.monotonic(), feed.stats.fetched)
         if not feed.is_closed:
             core.dispatch(feed)
 
@@ -119,7 +119,7 @@ class Fetching:
             return outside
         core.collect()
         core.memory.serve(feed, demand)
-        feed.note_here()
+        feed.planner.here(time.monotonic(), feed.stats.fetched)
         silence = demand.silence.seconds
         if not demand.is_done and silence > feed.settings.deadline:
             text = f"{feed.source.name}, bytes {demand.position}-{demand.stop - 1}: next to nothing came for {silence:.0f} s"

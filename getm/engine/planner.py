@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from getm.config import FETCH_LEAST, MIB, RUN_LATENCIES, RUN_MOST, available_cpus
+from getm.engine.caller import Caller
 from getm.ranges import PIECES, Range, ceil, coalesce, cut, floor, total
 
 SPLIT_LEAST = MIB // 2
@@ -48,14 +49,6 @@ over 4, and 0.550 over one; with TLS 0.852, 0.909, and 0.880."""
 WINDOW_NEAR = 32 * MIB
 """Widest window before a server that is near: so much is there within a first-byte time of a distant one. Wider ones only
 take memory: 1 GiB over 4 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
-AT_HAND = 512 * MIB
-"""Least rate, in bytes a second, at which a caller who does nothing but read is not helped by others, where they could have
-no more than two connections: what his own thread fetches is not copied. With two processors 1 GiB took 0.30 s in place of
-0.48, with TLS 0.72 in place of 0.89, and half the processor's time."""
-BUSY = 1 / 3
-"""A caller who is elsewhere for more than this part of the time is helped by others who fetch for him meanwhile."""
-LOOK_SECONDS = 0.1
-"""So long a caller is looked at for both, twice in a row: whoever has a processor taken from him once is not meant."""
 SKIP_UNMEASURED = 128 * 1024
 
 
@@ -109,11 +102,7 @@ class Planner:
         self._fetch = FETCH_LEAST  # bytes fetched at a jump
         self._lengths: tuple[int, ...] = ()  # of the last segments
         self._is_backward = False  # whether the last jump went down a little
-        self._is_at_hand = True  # whether nothing has spoken against that yet
-        self._is_doubtful = False  # whether the last look did
-        self._away = 0.0  # seconds that he was elsewhere between his reads, of late
-        self._here = 0.0  # and that his reads took
-        self._count = 0  # bytes that came meanwhile
+        self._caller = Caller()
         self._announced: list[Range] = []  # what the caller has said that he will read, and has neither come nor been read
         self._come: list[Range] = []  # what of that has come, and was not read yet
         self._come_room = 0  # bytes of the room that it takes
@@ -162,24 +151,21 @@ class Planner:
             self._first_byte = first_byte if not self._first_byte else (3 * self._first_byte + first_byte) / 4
             self._distance = min(self._distance, first_byte)
         if rate is not None:
-            self._is_at_hand = self._is_at_hand and (self._rate > 0 or rate >= AT_HAND)
+            if not self._rate:
+                self._caller.begin(rate)
             self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
 
-    def spent(self, away: float, here: float, count: int) -> None:
-        """Note how long a caller was elsewhere, how long he was reading, and how many bytes came meanwhile."""
-        self._away, self._here, self._count = self._away + away, self._here + here, self._count + count
-        seconds = self._away + self._here
-        if seconds > LOOK_SECONDS:
-            is_slow, is_busy = self._count < AT_HAND * self._here, self._away > BUSY * seconds
-            was_doubtful, self._is_doubtful = self._is_doubtful, is_slow or is_busy
-            if self._is_at_hand and self._is_doubtful and was_doubtful:
-                self._is_at_hand = False
-                self._rate = self._count / seconds if is_slow else max(QUICK, self._count / seconds)  # as far as he gets
-            self._away, self._here, self._count = 0.0, 0.0, 0
+    def away(self, until: float) -> None:
+        """Note that the caller was elsewhere until then."""
+        self._heed(self._caller.away(until))
+
+    def here(self, until: float, fetched: int) -> None:
+        """Note that he was reading until then, and how many bytes have come so far."""
+        self._heed(self._caller.here(until, fetched))
 
     def share(self) -> None:
         """Note that several threads read at once."""
-        self._is_at_hand = False
+        self._caller.is_idle = False
 
     def reach(self, position: int, seconds: float) -> int:
         """Return how far a reader at *position* gets in so many seconds by one connection, within what is worth having."""
@@ -194,7 +180,7 @@ class Planner:
     @property
     def is_at_hand(self) -> bool:
         """Whether the caller's own thread is the quickest to fetch what it reads."""
-        is_quick = self._is_at_hand and self._is_quick and not self._announced
+        is_quick = self._caller.is_idle and self._is_quick and not self._announced
         return is_quick and self.is_sequential and self.connections <= 2
 
     @property
@@ -358,6 +344,11 @@ class Planner:
     def _usual(self) -> int:
         """How much is going to be read behind a jump: what was at all of the last places, a block at most."""
         return min(self._block, *self._lengths) if len(self._lengths) == SEGMENTS else 0
+
+    def _heed(self, rate: float | None) -> None:
+        """Take in at which rate bytes come to a caller who turned out not to be idle, if he did: so far he gets."""
+        if rate is not None:
+            self._rate = rate if self._caller.is_starved else max(QUICK, rate)
 
     def _take(self, start: int, stop: int) -> None:
         """Take a range that is read, or announced anew, out of what was announced."""
