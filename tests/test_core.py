@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from getm.config import Budget, Settings
-from getm.engine import core, inline, memory, planner
+from getm.engine import core, inline, memory, planner, troubles
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Target
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, Grant, Report, Segment, Started
@@ -215,6 +215,7 @@ class World:
         clock = SimpleNamespace(monotonic=lambda: self.now)
         self.patch.setattr(core, "time", clock)
         self.patch.setattr(inline, "time", clock)
+        self.patch.setattr(troubles, "time", clock)
         self.patch.setattr(core, "Pool", lambda _, most, **__: Processes(most, self))
         self.patch.setattr(Budget, "slots", property(lambda budget: budget.memory // budget.block_size))
         self.core = Core(Budget(memory=slots * slot_size, processes=processes, block_size=slot_size))
@@ -329,7 +330,7 @@ class World:
         else:
             if self.core.is_full(feed):
                 self.core.give_up_inline(feed)
-            if self.core.is_coming(feed, demand.position) or self.core.paused(feed, demand.position):
+            if self.core.is_coming(feed, demand.position) or self.core.troubles.paused(feed, demand.position):
                 return False
             request = self.core.inline(feed, demand)
             assert request.position <= demand.position < request.stop, "fetches what is not waited for"
@@ -378,7 +379,7 @@ class World:
             feed.inlines.remove(request)
             request.close()
             if failure is not None:
-                self.core.failed(feed, request, failure)
+                self.core.troubles.failed(feed, request, failure)
         elif caller.demand is not None and caller.is_first and request.stop - request.position <= core.FETCH_LEAST:
             self.begin(caller, request)
             caller.is_first = False
@@ -398,7 +399,7 @@ class World:
                 assert CONTENT[feed.source.seed][: feed.size] == self.files[feed]
             return
         gaps = self.core.unsaved(feed, saving)
-        caller.is_waiting = not feed.inlines and bool(feed.runs or not gaps or self.core.paused(feed, gaps[0][0]))
+        caller.is_waiting = not feed.inlines and bool(feed.runs or not gaps or self.core.troubles.paused(feed, gaps[0][0]))
         if caller.is_waiting:
             return
         if not feed.inlines:
@@ -438,7 +439,7 @@ class World:
         self.pool.sent.clear()
         waiting = [demand for demand in feed.demands if not (demand.is_done or demand.is_direct)]
         # Finding places for the first of a demand may cost it others that were there.
-        asked = [demand for demand in waiting if not self.core.paused(feed, demand.position)]
+        asked = [demand for demand in waiting if not self.core.troubles.paused(feed, demand.position)]
         gaps = [gap for demand in asked for gap in self.core.missing(feed, demand.position, demand.stop)]
         self.core.dispatch(feed)
         assert len(waiting) == sum(want.is_demand for want in feed.wants)
@@ -460,7 +461,7 @@ class World:
             ahead = [run for run in feed.runs if not self.core._is_demanded(run)]
             for demand, want in zip(waiting, wants, strict=False):
                 gaps = self.core.missing(feed, demand.position, demand.position + 1)
-                is_late = any(self.core.paused(feed, start) for start, _ in self.core.missing(feed, *want))
+                is_late = any(self.core.troubles.paused(feed, start) for start, _ in self.core.missing(feed, *want))
                 assert not (ahead and gaps and not demand.is_done and not is_late)
 
     # What workers do.
@@ -552,7 +553,7 @@ class World:
             assert 0 <= message.request.start < message.request.stop <= run.feed.size
             assert (run.start, run.stop) == (message.request.start, message.request.stop)
             assert message.to_file == (descriptor is not None) == (run.feed.saving is not None)
-            assert not self.core.paused(run.feed, run.start)
+            assert not self.core.troubles.paused(run.feed, run.start)
             position = run.start
         else:
             assert not run.is_cancelled

@@ -434,7 +434,7 @@ class TestStatus:
             demands = [Demand(BLOCK, BLOCK + 10, None) for _ in range(2)]
             for file, demand in zip((one, other), demands, strict=True):
                 file._feed.demands.append(demand)
-            default(4)._hub.turn(one._feed, lambda core: core.failed(one._feed, Inline(BLOCK, 2 * BLOCK), failure))
+            default(4)._hub.turn(one._feed, lambda core: core.troubles.failed(one._feed, Inline(BLOCK, 2 * BLOCK), failure))
             assert [True, False] == [demand.error is not None for demand in demands]
 
     @EVERY
@@ -529,7 +529,7 @@ class TestStatus:
             thread = threading.Thread(target=one.read_at, args=(3 * BLOCK, 10))
             thread.start()
             refusal = server.wait_for(lambda log: log[-1].status == 429 and log[-1].finished)[-1]
-            while not default(concurrency)._hub.core._holds.get(one._feed.host, 0.0) > time.monotonic():
+            while not default(concurrency)._hub.core.troubles._holds.get(one._feed.host, 0.0) > time.monotonic():
                 time.sleep(0.001)  # until it is heard of
             assert ramp(2 * BLOCK, 2 * BLOCK + 10) == two.read_at(2 * BLOCK, 10)
             thread.join()

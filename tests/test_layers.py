@@ -26,7 +26,7 @@ LAYERS = [
     ),
     "engine.pool engine.worker",
     "engine.feed",
-    "engine.memory engine.inline",
+    "engine.memory engine.inline engine.troubles",
     "engine.core",
     "engine.hub",
     "engine.fetching",

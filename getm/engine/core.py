@@ -8,31 +8,25 @@ built, and the readers register there.
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
 from getm import buffers, sources
 from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, SHARE_LEAST, Budget
-from getm.engine.feed import Attempt, Demand, Feed, Inline, Object, Run, Saving, Target
+from getm.engine.feed import Demand, Feed, Inline, Object, Run, Saving, Target
 from getm.engine.memory import Memory
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started
 from getm.engine.planner import Want
 from getm.engine.pool import Pool, Worker
+from getm.engine.troubles import Troubles
 from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract, total
-from getm.retry import Failure, Trouble, pause
+from getm.retry import Failure, Trouble
 
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
 """A worker that has been waiting for its server so long does not count among those that may be at work at once."""
-DEATHS_MOST = 5
-DEATHS_SECONDS = 60.0
-"""So often may workers die in the middle of their work in so many seconds; with the next one somebody must look."""
-DEATH_SECONDS = 0.25
-"""Workers of one age that die within so many seconds have died once: of one `kill` of them all perhaps."""
 DIRECT_LEAST = 64 * 1024
 """From this length on, a process that reads for itself receives straight into the caller's memory."""
 DIRECT_MOST = 8 * MIB
@@ -54,8 +48,7 @@ class Core:
         self._runs: dict[int, Run] = {}  # by number
         self._number = 0  # of the last run
         self._left: list[Range] = []  # while a reader's runs are sent: what its callers are left to ask for themselves
-        self._deaths: deque[float] = deque()  # when workers died in the middle of their work, of late
-        self._holds: dict[str, float] = {}  # by host: when it may be asked again, at its own wish
+        self.troubles = Troubles(self._objects)
 
     def register(self, feed: Feed) -> None:
         """Take a reader in; nothing of what it did elsewhere counts here."""
@@ -117,7 +110,7 @@ class Core:
         self._end_open(feed)
         if feed.planner.is_nearly_strided and self.pool is not None and not self.pool.workers:
             self.pool.start()  # they are wanted soon, and take their time
-        for want in feed.wants if feed.refused is None and not self._held(feed) else ():
+        for want in feed.wants if feed.refused is None and not self.troubles.held(feed) else ():
             if (self.is_full(feed) and not want.is_demand) or not self._dispatch_want(feed, want):
                 break
         self._left.clear()
@@ -127,7 +120,7 @@ class Core:
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
-        if self.is_alone(feed) or feed.refused is not None or self._held(feed):
+        if self.is_alone(feed) or feed.refused is not None or self.troubles.held(feed):
             return
         left = total(saving.missing)
         length = left if feed.settings.concurrency == 1 else saving.run(self._share(feed, left))
@@ -293,68 +286,6 @@ class Core:
                     if demand.start < stop and start < demand.stop:
                         demand.silence.note(stop - start)
                     self.memory.serve(other, demand)
-
-    def failed(self, feed: Feed, request: Run | Inline, failure: Failure) -> None:
-        """Note that what a request has not brought could not be had: to be tried again later, or an error.
-
-        The error is for those who were waiting when the request was sent. To others it tells how the server was before;
-        they ask for themselves.
-
-        Args:
-            feed: whose request it was.
-            request: the one.
-            failure: why.
-        """
-        position, stop = request.position, request.stop
-        attempt = feed.attempts.get(position)
-        count = 1 if attempt is None else attempt.count + 1
-        _log.debug("%s", failure.told(feed.source.name, position, stop, count))
-        if failure.is_refusal and feed.source.is_renewable and count <= max(1, feed.settings.retries):
-            feed.attempts[position] = Attempt(count, 0.0)
-            if request.generation == feed.source.generation:
-                feed.refused = failure
-            return
-        if failure.is_transient and count <= feed.settings.retries:
-            now = time.monotonic()
-            feed.attempts[position] = Attempt(count, now + pause(count + 1, failure.retry_after, random.random()))
-            if failure.retry_after is not None:
-                self._hold(feed, failure.status, now + pause(count + 1, failure.retry_after, 0.0))
-            return
-        failure = feed.source.explain(failure)
-        feed.attempts[position] = Attempt(0, 0.0)  # not fetched ahead again before a caller has had it
-        if feed.saving is not None:
-            feed.saving.error = failure.error(feed.source.name, position, stop, count)
-        for other in feed.object.feeds:
-            is_patient = failure.is_transient and count <= other.settings.retries
-            if other is not feed and (is_patient or (failure.is_refusal and other.source.is_renewable)):
-                continue  # these ask for themselves
-            for demand in other.demands:
-                start, last = max(position, demand.position), min(stop, demand.stop)
-                if start < last and demand.began <= request.asked and not demand.is_done:
-                    demand.error = failure.error(other.source.name, start, demand.stop, count)
-
-    def paused(self, feed: Feed, offset: int) -> float:
-        """Return the seconds until a byte may be asked for again."""
-        whole = offset if feed.saving is not None else floor(offset, feed.piece)  # a copy has no pieces
-        attempt = feed.attempts.get(whole) or feed.attempts.get(offset)
-        return max(self._held(feed), 0.0 if attempt is None else attempt.not_before - time.monotonic())
-
-    def _hold(self, feed: Feed, status: int | None, until: float) -> None:
-        """Ask for nothing more of an object as long as its server wishes.
-
-        A 429 speaks for its whole host, and so does a 503 that two objects were answered with.
-        """
-        feed.object.not_before = until
-        others = [
-            one for one in self._objects.values() if one is not feed.object and feed.host in {f.host for f in one.feeds}
-        ]
-        is_of_all = status == 503 and any(one.not_before > time.monotonic() for one in others)
-        if status == 429 or is_of_all:
-            self._holds[feed.host] = max(until, self._holds.get(feed.host, 0.0))
-
-    def _held(self, feed: Feed) -> float:
-        """Return the seconds until a server may be asked again for anything of a reader's object."""
-        return max(0.0, max(feed.object.not_before, self._holds.get(feed.host, 0.0)) - time.monotonic())
 
     def _dispatch_want(self, feed: Feed, want: Want) -> bool:
         """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
@@ -572,7 +503,7 @@ class Core:
         if message is None or isinstance(message, Bye):
             run = self._runs.get(worker.run) if worker.run is not None else None
             if run is not None:
-                self._end(run, None if message is not None else self._death(worker))
+                self._end(run, None if message is not None else self.troubles.death(worker))
             return
         run = self._runs.get(getattr(message, "run", -1))
         if run is None:
@@ -595,24 +526,6 @@ class Core:
             if failure is None and run.position == run.start and not run.is_cancelled:
                 failure = Failure(Trouble.CUT, "the server sent next to nothing")
             self._end(run, failure)
-
-    def _death(self, worker: Worker) -> Failure | None:
-        """Return what it means that a worker has died in the middle of its work: another try, but not for ever.
-
-        One that never came up has not begun; whether others are to be tried is the pool's.
-        """
-        if worker.pid is None:
-            return None
-        now = time.monotonic()
-        if not self._deaths or now - self._deaths[-1] > DEATH_SECONDS or worker.born > self._deaths[-1]:
-            self._deaths.append(now)
-        while self._deaths[0] < now - DEATHS_SECONDS:
-            self._deaths.popleft()
-        if len(self._deaths) <= DEATHS_MOST:
-            return Failure(Trouble.WORKER, f"background process {worker.pid} ended in the middle of its work")
-        seconds = now - self._deaths[0]
-        text = f"background processes ended in the middle of their work {len(self._deaths)} times in {seconds:.0f} s"
-        return Failure(Trouble.WORKERS, text + ": are they killed, for want of memory perhaps?")
 
     def _advance(self, run: Run, position: int) -> None:
         """Take in that the bytes of a run are there up to a position."""
@@ -641,7 +554,7 @@ class Core:
         run.feed.runs.remove(run)
         run.feed.object.runs.remove(run)
         if failure is not None and not run.is_cancelled:
-            self.failed(run.feed, run, failure)
+            self.troubles.failed(run.feed, run, failure)
         self._forget(run.feed.object)
 
     def _cancel_unwanted(self, feed: Feed) -> None:

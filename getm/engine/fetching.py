@@ -164,7 +164,7 @@ class Fetching:
                 core.give_up_inline(feed)
             if core.is_coming(feed, demand.position):
                 return self._hub.wait(core, demand, WAIT_MOST)
-            paused = core.paused(feed, demand.position)
+            paused = core.troubles.paused(feed, demand.position)
             if paused:
                 return self._hub.wait(core, demand, min(paused, WAIT_MOST))
             inline = core.inline(feed, demand)
@@ -205,7 +205,7 @@ class Fetching:
             gaps = core.unsaved(feed, saving)
             if feed.runs or not gaps:
                 return self._hub.wait(core, saving, WAIT_MOST)
-            paused = core.paused(feed, gaps[0][0])
+            paused = core.troubles.paused(feed, gaps[0][0])
             if paused:
                 return self._hub.wait(core, saving, min(paused, WAIT_MOST))
             feed.inlines.append(Inline(*gaps[0]))
@@ -246,7 +246,7 @@ class Fetching:
         feed.inlines.remove(inline)
         inline.close()
         if failure is not None:
-            core.failed(feed, inline, failure)
+            core.troubles.failed(feed, inline, failure)
 
     def _is_to_renew(self, feed: Feed) -> bool:
         """Say whether where to ask is to be found out anew, because a server refused or the URL is about to expire."""
