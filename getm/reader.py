@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 from getm import uri
 from getm.config import Settings, Url
 from getm.engine import Engine, Feed, Stats, Window, default
+from getm.parquet import Foresight
 from getm.sources import Version, open_source
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Reader(io.RawIOBase):
         self._feed = feed
         self._settings = settings
         self._size = feed.size
+        self._foresight = Foresight(engine, feed)
         self._position = 0  # shared by all threads
         self._claims: dict[int, int] = {}  # position by thread that has sought and not read yet
         self._window: Window | None = None  # bytes that are there, from the last small read
@@ -460,7 +462,10 @@ class Reader(io.RawIOBase):
         if length <= SMALL:
             return memoryview(self._bytes(start, length))
         self._tell(start)
-        return self._engine.lease(self._feed, start, length)
+        self._foresight.before(start, start + length)
+        view = self._engine.lease(self._feed, start, length)
+        self._foresight.after(start, view)
+        return view
 
     def _fill(self, start: int, view: memoryview) -> None:
         """Copy bytes that the object has to *view*."""
@@ -472,7 +477,9 @@ class Reader(io.RawIOBase):
     def _ask(self, start: int, view: memoryview) -> None:
         """Have the engine fill *view*, after telling it what was read without it."""
         self._tell(start)
+        self._foresight.before(start, start + len(view))
         self._engine.readinto(self._feed, start, view)
+        self._foresight.after(start, view)
 
     def _tell(self, start: int) -> None:
         """Tell the engine what was read in a window before a read from *start* on, and leave that.

@@ -31,7 +31,7 @@ LAYERS = [
     "engine.hub",
     "engine.fetching",
     "engine",
-    "handout",
+    "handout parquet",
     "reader stream progress part",
     "verifying about",
     "opening transfer manifest pipes",
