@@ -20,9 +20,12 @@ TAIL = 8
 """Bytes behind the directory: its length, and `MAGIC`."""
 DIRECTORY_MOST = 256 * 1024
 """Longest directory that is looked at, as it takes about 0.1 s."""
+GROUPS_LEAST = 3
+"""So many groups of rows have to have been read before: whoever wants one or two has nothing fetched in vain."""
 GROUPS_AHEAD = 8
 BYTES_AHEAD = 32 << 20
-"""So much is foretold at most that is not read yet: whoever reads no further, or elsewhere, has it fetched in vain, once."""
+"""So much is foretold at most that is not read yet, and no more groups than were read: whoever reads no further, or
+elsewhere, has it fetched in vain, once."""
 DEPTH_MOST = 16
 VARINT_MOST = 10
 
@@ -88,10 +91,7 @@ class Columns:
             self._content = bytes(data[self._directory[0] - start : self._directory[1] - start])
 
     def foretell(self, start: int, stop: int) -> list[Range]:
-        """Return what is likely to be read soon by who reads `[start, stop)`: each part once.
-
-        Nothing before parts of two groups were read: whoever wants one group alone has nothing fetched in vain.
-        """
+        """Return what is likely to be read soon by who reads `[start, stop)`: each part once."""
         if self._content:
             self._groups, self._content = _groups(self._content, self._size), b""
             self._starts = sorted((part[0], *place) for place, part in _places(self._groups))
@@ -103,7 +103,7 @@ class Columns:
                 break
             self._read.add(group)
             self._wanted.add(column)
-        return self._next() if len(self._read) > 1 else []
+        return self._next() if len(self._read) >= GROUPS_LEAST else []
 
     def _next(self) -> list[Range]:
         """Return the parts that are wanted of the next groups, those between the groups that were read first."""
@@ -114,7 +114,7 @@ class Columns:
             if group in self._told or group in self._read:
                 continue
             left -= self._length(group)
-            if left < 0 or len(ahead) == GROUPS_AHEAD:
+            if left < 0 or len(ahead) >= min(len(self._read), GROUPS_AHEAD):
                 break
             ahead.add(group)
             found += self._parts(group)
