@@ -48,7 +48,7 @@ class Foresight:
     def before(self, start: int, stop: int) -> None:
         """Note that `[start, stop)` is about to be read."""
         columns = self._columns
-        if columns is not None:
+        if columns is not None and not self._feed.planner.is_near:  # there the next is as soon asked for
             with self._feed.turn:
                 ranges = columns.foretell(start, stop)
             if ranges:

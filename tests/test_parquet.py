@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import getm
+from getm.engine import planner
 from getm.parquet import BYTES_AHEAD, DIRECTORY_MOST, GROUPS_AHEAD, GROUPS_LEAST, MAGIC, Columns
 from tests.servers.fault import Fault
 
@@ -151,11 +152,13 @@ class TestColumns:
 class TestReader:
     @pytest.mark.parametrize("concurrency", [None, 1, 8])
     @pytest.mark.parametrize("columns", [["c1"], ["c1", "c4"], None])
-    def test_hands_out_what_is_there(self, server, concurrency, columns):
+    def test_hands_out_what_is_there(self, server, monkeypatch, concurrency, columns):
+        monkeypatch.setattr(planner, "NEAR", 0.0)
         with getm.open(server.put("/a.parquet", DATA), concurrency=concurrency, block_size=16384) as file:
             assert pyarrow.parquet.read_table(file, columns=columns).equals(TABLE.select(columns or TABLE.column_names))
 
-    def test_fetches_columns_of_later_groups_before_they_are_read(self, server):
+    def test_fetches_columns_of_later_groups_before_they_are_read(self, server, monkeypatch):
+        monkeypatch.setattr(planner, "NEAR", 0.0)
         data, _ = written(rows=400_000, compression="none", use_dictionary=False)
         parts = places(data)
         url = server.put("/a.parquet", data)
@@ -174,7 +177,21 @@ class TestReader:
             part = places(data)[3][0]
             assert file.stats.fetched < 65536 * 4 + 4 * (part[1] - part[0])
 
-    def test_that_fails_to_fetch_ahead_is_right_all_the_same(self, server):
+    def test_of_a_near_server_fetches_nothing_ahead(self, server):
+        data, _ = written(rows=400_000, compression="none", use_dictionary=False)
+        with getm.open(server.put("/a.parquet", data), block_size=65536) as file:
+            pyarrow.parquet.read_table(file, columns=["c3"])
+            assert file.stats.hits == 0
+
+    def test_that_is_closed_is_not_fetched_ahead(self, server, new_engine):
+        engine = new_engine()
+        with getm.open(server.put("/a.bin", 64 * 65536), block_size=65536, engine=engine) as file:
+            feed = file._feed
+        engine.announce(feed, [(0, 64 * 65536)])  # as another thread may that was about to read
+        assert 1 == len(server.log)
+
+    def test_that_fails_to_fetch_ahead_is_right_all_the_same(self, server, monkeypatch):
+        monkeypatch.setattr(planner, "NEAR", 0.0)
         data, table = written(rows=400_000, compression="none", use_dictionary=False)
         url = server.put("/a.parquet", data)
         server.fail(Fault(cut=1000), when=lambda request: request.index % 3 == 2, times=10)

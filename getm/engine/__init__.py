@@ -224,9 +224,10 @@ class Engine:
         """Have ranges that a caller is going to read fetched, without waiting for them."""
 
         def note(core: Core) -> None:
-            feed.planner.announce(ranges)
-            core.collect()
-            core.dispatch(feed)
+            if not feed.is_closed:
+                feed.planner.announce(ranges)
+                core.collect()
+                core.dispatch(feed)
 
         self._hub.turn(feed, note)
 

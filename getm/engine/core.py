@@ -226,8 +226,12 @@ class Core:
             stop = min(inline.stop, demand.stop, start + DIRECT_MOST)
             stop = stop if stop == inline.stop else floor(stop, feed.piece)
             memory = demand.view[start - demand.start : stop - demand.start]
-            if len(memory) >= DIRECT_LEAST and not buffers.is_slow(memory, start):
-                return Target(memory, is_direct=True)
+            if len(memory) >= DIRECT_LEAST:
+                if not buffers.is_slow(memory, start):
+                    return Target(memory, is_direct=True)
+                if inline.scratch is None:
+                    inline.scratch = buffers.buffer(MIB)
+                return Target(inline.scratch[: len(memory)])
         block = floor(start, size)
         least = FETCH_LEAST if inline.reach is None else max(FETCH_LEAST, min(feed.planner.streak, MIB))
         stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))

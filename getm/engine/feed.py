@@ -162,6 +162,7 @@ class Inline:
     generation: int = 0  # of the source, when the request was made
     owner: Demand | Saving | None = None  # whose thread is at it, outside the engine's lock
     target: Target | None = None  # where that is receiving to
+    scratch: memoryview | None = None  # for callers whose memory lies where the processor copies slowly
     reach: int | None = None  # who wants bytes further behind asks for himself: it goes on to the object's end
     is_at_end: bool = False  # whether its body was read to the end
     is_given_up: bool = False  # whether nobody wants it any more; the thread that is at it closes it
