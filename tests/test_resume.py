@@ -268,7 +268,7 @@ class TestBroken:
     def test_without_a_range_that_failed_fetches_the_others_meanwhile(self, server, target, monkeypatch):
         url = server.put("/b.bin", 24 * MIB)
         monkeypatch.setattr("getm.engine.feed.SAVE_MOST", 2 * MIB)
-        monkeypatch.setattr("getm.engine.core.pause", lambda *_: 1.0)
+        monkeypatch.setattr("getm.engine.troubles.pause", lambda *_: 1.0)
         server.fail(Fault(shorten=1000))
         server.fail(Fault(status=500))
         getm.copy(url, target, concurrency=2)
