@@ -54,6 +54,17 @@ def test_what_the_processor_is_like_is_found_out_without_leaving_anything():
     assert before == os.listdir("/proc/self/fd")
 
 
+@pytest.mark.parametrize("block_size", [MIB, 64 * 5 * 64])
+@pytest.mark.parametrize("shift", [0, 16])
+def test_one_request_goes_on_wherever_the_callers_memory_lies(picky, server, shift, block_size):
+    size = 6 * MIB
+    memory = memoryview(mmap.mmap(-1, size + PAGE))[shift : shift + size]
+    with getm.open(server.put("/a.bin", size), concurrency=None, block_size=block_size) as file:
+        assert size == file.readinto(memory)
+        assert_ramp(bytes(memory), 0)
+    assert 2 == len(server.log)
+
+
 @pytest.mark.parametrize("shift", [0, 16, 64])
 def test_bytes_are_right_wherever_the_callers_memory_lies(picky, server, shift):
     size = 6 * MIB + 12_345

@@ -223,15 +223,16 @@ class Core:
         """
         size, start = feed.block_size, inline.position
         if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start:
-            stop = min(inline.stop, demand.stop, start + DIRECT_MOST)
+            view = demand.view[start - demand.start :]
+            is_slow = buffers.is_slow(view, start)
+            stop = min(inline.stop, demand.stop, start + (MIB if is_slow else DIRECT_MOST))
             stop = stop if stop == inline.stop else floor(stop, feed.piece)
-            memory = demand.view[start - demand.start : stop - demand.start]
-            if len(memory) >= DIRECT_LEAST:
-                if not buffers.is_slow(memory, start):
-                    return Target(memory, is_direct=True)
+            if stop - start >= DIRECT_LEAST:
+                if not is_slow:
+                    return Target(view[: stop - start], is_direct=True)
                 if inline.scratch is None:
                     inline.scratch = buffers.buffer(MIB)
-                return Target(inline.scratch[: len(memory)])
+                return Target(inline.scratch[: stop - start])
         block = floor(start, size)
         least = FETCH_LEAST if inline.reach is None else max(FETCH_LEAST, min(feed.planner.streak, MIB))
         stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))
