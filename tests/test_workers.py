@@ -646,7 +646,7 @@ class TestMemory:
         assert taken == sorted(taken)
         assert len(set(taken)) >= 3
         assert taken[1] <= 2 * BLOCK
-        assert 8 * BLOCK == taken[-1]
+        assert 4 * BLOCK < taken[-1] <= 8 * BLOCK
         for file in files:
             file.close()
         engine.close()

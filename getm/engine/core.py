@@ -222,7 +222,7 @@ class Core:
         to private memory.
         """
         size, start = feed.block_size, inline.position
-        if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start:
+        if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start < demand.stop:
             view = demand.view[start - demand.start :]
             is_slow = buffers.is_slow(view, start)
             stop = min(inline.stop, demand.stop, start + (MIB if is_slow else DIRECT_MOST))
