@@ -22,7 +22,6 @@ DIRECTORY_MOST = 256 * 1024
 """Longest directory that is looked at, as it takes about 0.1 s."""
 GROUPS_LEAST = 3
 """So many groups of rows have to have been read before: whoever wants one or two has nothing fetched in vain."""
-GROUPS_AHEAD = 8
 BYTES_AHEAD = 32 << 20
 """So much is foretold at most that is not read yet, and no more groups than were read: whoever reads no further, or
 elsewhere, has it fetched in vain, once."""
@@ -110,11 +109,11 @@ class Columns:
         ahead = self._told - self._read
         left = BYTES_AHEAD - sum(map(self._length, ahead))
         found: list[Range] = []
-        for group in range(min(self._read), min(max(self._read) + 1 + GROUPS_AHEAD, len(self._groups))):
+        for group in range(min(self._read), min(max(self._read) + 1 + len(self._read), len(self._groups))):
             if group in self._told or group in self._read:
                 continue
             left -= self._length(group)
-            if left < 0 or len(ahead) >= min(len(self._read), GROUPS_AHEAD):
+            if left < 0 or len(ahead) >= len(self._read):
                 break
             ahead.add(group)
             found += self._parts(group)

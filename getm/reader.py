@@ -35,7 +35,8 @@ class Reader(io.RawIOBase):
     """One object as a seekable, read-only, binary file.
 
     Every read is full but at the end of the object, or raises. Any thread may read; a thread's seek holds for its own next
-    read, whatever others do in between, and a read without one goes on from the position that all threads share.
+    read, whatever others that seek do in between. A read without one goes on from the position that all threads share, and
+    has all of them go on from there.
 
     Made by `getm.open`.
 
