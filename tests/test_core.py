@@ -456,7 +456,8 @@ class World:
         for run in feed.object.runs:
             readers = feed.object.feeds
             assert run.is_cancelled or any(one.planner.is_worth(run.position, run.stop, one.wants) for one in readers)
-        if self.core.is_full(feed) and not any(run.is_cancelled for run in feed.runs):
+        is_giving_way = any(run.is_cancelled for run in feed.runs) or any(inline.owner is None for inline in feed.inlines)
+        if self.core.is_full(feed) and not is_giving_way:  # a body that nobody reads is given up by who waits
             # Then nothing that only might be wanted stands in the way of a demand.
             ahead = [run for run in feed.runs if not self.core._is_demanded(run)]
             for demand, want in zip(waiting, wants, strict=False):
