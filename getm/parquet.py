@@ -86,14 +86,18 @@ class Columns:
             length = int.from_bytes(data[-TAIL:-4], "little")
             if length <= min(DIRECTORY_MOST, self._size - TAIL):
                 self._directory = (self._size - TAIL - length, self._size - TAIL)
-        if self._directory is not None and start <= self._directory[0] and self._directory[1] <= stop:
+        if self._starts or self._directory is None:
+            return
+        if start <= self._directory[0] and self._directory[1] <= stop:
             self._content = bytes(data[self._directory[0] - start : self._directory[1] - start])
 
     def foretell(self, start: int, stop: int) -> list[Range]:
         """Return what is likely to be read soon by who reads `[start, stop)`: each part once."""
         if self._content:
             self._groups, self._content = _groups(self._content, self._size), b""
-            self._starts = sorted((part[0], *place) for place, part in _places(self._groups))
+            self._starts = sorted(
+                (start, group, column) for group, parts in enumerate(self._groups) for column, (start, _) in enumerate(parts)
+            )
         first = bisect.bisect_left(self._starts, (start, 0, 0))
         if first == len(self._starts) or self._starts[first][0] != start:
             return []
@@ -152,10 +156,6 @@ def _part(column: dict[int, Any]) -> Range:
     return start, start + about[_LENGTH]
 
 
-def _places(groups: list[list[Range]]) -> list[tuple[tuple[int, int], Range]]:
-    return [((number, column), part) for number, group in enumerate(groups) for column, part in enumerate(group)]
-
-
 class _Compact:
     """Reads what Thrift writes in its compact protocol.
 
@@ -166,55 +166,45 @@ class _Compact:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
-        self._depth = 0
 
-    def struct(self) -> dict[int, Any]:
+    def struct(self, depth: int = 0) -> dict[int, Any]:
         """Return the fields of a struct, by their numbers.
 
         Raises:
             IndexError: it ends too early.
             ValueError: it is none.
         """
-        self._depth += 1
-        if self._depth > DEPTH_MOST:
-            raise ValueError("nested too deep")
         fields: dict[int, Any] = {}
         number = 0
         while True:
             head = self._byte()
             kind = head & 15
             if not kind:
-                self._depth -= 1
                 return fields
             number = number + (head >> 4) if head >> 4 else self._integer()
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind)
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth + 1)
 
-    def _value(self, kind: int) -> Any:  # noqa: ANN401  # what it is, the kind says
+    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401  # what it is, the kind says
         if kind in (4, 5, 6):
             return self._integer()
         if kind in (1, 2, 3):
             return self._byte()
         if kind == 8:
             return self._take(self._varint())
-        if kind in (9, 10):
-            return self._list()
-        if kind == 12:
-            return self.struct()
         if kind == 7:
             return self._take(8)
+        if kind in (9, 10, 12):
+            if depth >= DEPTH_MOST:
+                raise ValueError("nested too deep")
+            return self.struct(depth) if kind == 12 else self._list(depth)
         raise ValueError(f"no kind of value that is used: {kind}")
 
-    def _list(self) -> list[Any]:
+    def _list(self, depth: int) -> list[Any]:
         head = self._byte()
         count = head >> 4
         if count == 15:
             count = self._varint()
-        self._depth += 1
-        if self._depth > DEPTH_MOST:
-            raise ValueError("nested too deep")
-        found = [self._value(head & 15) for _ in range(count)]
-        self._depth -= 1
-        return found
+        return [self._value(head & 15, depth + 1) for _ in range(count)]
 
     def _integer(self) -> int:
         found = self._varint()

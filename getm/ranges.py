@@ -17,6 +17,7 @@ ALL_PIECES = (1 << PIECES) - 1
 
 Range = tuple[int, int]
 
+_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 _CONTENT_RANGE = re.compile(
     r"\s*bytes\s+(?:(\d{1,19})\s*-\s*(\d{1,19})|\*)\s*/\s*(\d{1,19}|\*)\s*", re.IGNORECASE | re.ASCII
 )
@@ -35,6 +36,11 @@ class ContentRange:
     start: int | None
     stop: int | None
     size: int | None
+
+
+def parse_length(text: str) -> int | None:
+    """Return what a `Content-Length` header says; None if that is no number of bytes."""
+    return int(text) if _LENGTH.fullmatch(text) else None
 
 
 def range_header(start: int, stop: int) -> str:

@@ -240,17 +240,17 @@ class Core:
         if slot is None:
             if demand.view is None:
                 demand.go_private()
-            return Target(memoryview(bytearray(stop - start)))
+            return Target(buffers.buffer(stop - start))
         present = self.memory.table.present[slot]
         low, high = next(missing_parts(present, start - block, size, feed.piece), (size, size))
         if low > start - block:
             self.memory.table.release(slot)
-            return Target(memoryview(bytearray(min(stop, block + low) - start)))
+            return Target(buffers.buffer(min(stop, block + low) - start))
         runs = [run.position for run in feed.object.runs if run.position > start]
         span = (start, min([stop, block + high, *runs]))  # what a worker writes is its own
         if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or self._is_received(feed, span):
             self.memory.table.release(slot)
-            return Target(memoryview(bytearray(span[1] - start)))
+            return Target(buffers.buffer(span[1] - start))
         feed.object.receiving.append(span)
         place = slot * self.memory.arena.slot_size - block
         return Target(self.memory.arena.view[place + start : place + span[1]], slot)

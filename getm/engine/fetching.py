@@ -91,13 +91,13 @@ class Fetching:
         if feed.is_closed:
             demand.error = ValueError(CLOSED)
         feed.planner.read(demand.start, demand.stop)
+        if feed.demands:
+            feed.planner.share()
         core.collect()
         core.memory.serve(feed, demand)
         if demand.is_done:
             self.hit(core, feed, demand.began)
             return True
-        if feed.demands:
-            feed.planner.share()
         feed.planner.away(demand.began)
         feed.stats.misses += 1
         feed.planner.waited()

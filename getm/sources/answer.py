@@ -10,14 +10,13 @@ import http.client
 from collections.abc import Mapping
 from dataclasses import replace
 
-from getm.ranges import ContentRange, Range, parse_content_range
+from getm.ranges import ContentRange, Range, parse_content_range, parse_length
 from getm.retry import Failure, RequestFailed, Trouble, parse_retry_after
 from getm.sources.base import UNTOLD, Answer, Request, Version
 
 SKIPPED_MOST = 1 << 20
 """Bytes of a whole object that are thrown away to get at the rest, where a range was ignored: an answer to a small object
 that was cut is so gone on with."""
-DIGITS_MOST = 19
 WITNESS_MOST = 200
 """Longest ETag that is kept as it is; it goes with every request to a worker."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -54,7 +53,7 @@ def check(request: Request, status: int, headers: Mapping[str, str], now: float)
         retry_after = parse_retry_after(headers.get("retry-after"), now)
         raise RequestFailed(Failure(Trouble.STATUS, f"the server answered {status} {phrase}".rstrip(), status, retry_after))
     length = headers.get("content-length", "")
-    length_told = int(length) if length.isascii() and length.isdigit() and len(length) <= DIGITS_MOST else None
+    length_told = parse_length(length)
     if length_told is None and length and "transfer-encoding" not in headers:
         raise _unusable("the answer's Content-Length is none")
     if content is not None:

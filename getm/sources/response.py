@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
+from getm.ranges import parse_length
 from getm.sources.lowwater import LowWater
 
 BUFFER = 4096
@@ -37,7 +38,6 @@ BODILESS = frozenset({http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED})
 
 _END = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(r"HTTP/(0\.9|1\.\d+)[ \t]+([1-9]\d\d)(|[ \t].*)", re.ASCII)
-_LENGTH = re.compile(r"\d{1,19}", re.ASCII)
 
 
 class Call:
@@ -230,8 +230,7 @@ class Response(http.client.HTTPResponse):
         self.values = values = _joined(self.fields)
         self.chunked = values.get("transfer-encoding", "").lower() == "chunked"
         self.chunk_left = None
-        length = values.get("content-length", "")
-        self.length = int(length) if _LENGTH.fullmatch(length) and not self.chunked else None
+        self.length = None if self.chunked else parse_length(values.get("content-length", ""))
         if self.status in BODILESS or cast("Any", self)._method == "HEAD":  # noqa: SLF001  # it has no other name
             self.length = 0
         said = values.get("connection", "").lower()
