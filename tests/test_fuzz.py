@@ -1,5 +1,6 @@
 """Whatever servers, URLs and headers say, it is understood or refused as documented, and what is understood holds."""
 
+import base64
 import contextlib
 import math
 import string
@@ -24,6 +25,7 @@ from getm.sources.place import _CLEAN_URL, place_of, redirected, request_for, wo
 
 NOW = 1_800_000_000.0
 SECRET = "hunter2"
+OWN = {SECRET, "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()}  # authorizations by it
 LATIN = st.text(st.characters(max_codepoint=255))
 WORDS = st.lists(
     st.one_of(
@@ -229,17 +231,21 @@ class TestUrls:
 
     @given(TEXTS)
     @example("http://.a/")
+    @example("HTTP://0:@0")  # it comes with an authorization of its own
+    @example("//hosts/a")
     def test_in_redirects_are_followed_or_refused(self, text):
-        settings = Settings(headers={"Authorization": SECRET})
-        place, failed = outcome(redirected, place_of("http://user:pw@host:80/a?b", settings), text, settings)
-        if failed is not None:
-            assert failed.failure.trouble is Trouble.PROTOCOL
-            return
-        try:
-            request = request_for(place, 0, 10)
-        except requests.exceptions.InvalidURL:
-            return  # which it should not be: test_security has a test for it, and says so
-        assert ("Authorization" in request.headers) <= request.url.startswith(("http://host", "http://user:pw@host"))
+        for headers in ({"Authorization": SECRET}, {}):
+            settings = Settings(headers=headers)
+            place, failed = outcome(redirected, place_of(f"http://user:{SECRET}@host:80/a?b", settings), text, settings)
+            if failed is not None:
+                assert failed.failure.trouble is Trouble.PROTOCOL
+                return
+            try:
+                request = request_for(place, 0, 10)
+            except requests.exceptions.InvalidURL:
+                return  # which it should not be: test_security has a test for it, and says so
+            if request.headers.get("Authorization") in OWN:
+                assert ("http", "host", 80) == uri.address(request.url)[0]
 
     @given(
         PIECES, PIECES, PIECES, PIECES, HOSTS, PLAIN, TEXTS, TEXTS, st.sampled_from(["http", "https", "HTTPS", "ftp", "s3"])
