@@ -935,3 +935,18 @@ class TestFound:
             world.step(world.ask(feed, 0, KIB))
             assert 1 == sum(run.is_cancelled for run in feed.runs)
             world.wind_up()
+
+    def test_a_body_that_is_given_up_is_not_all_where_two_requests_are_too_many(self):
+        with contextlib.closing(World(slots=4, processes=2)) as world:
+            feed = world.open(Source(30 * BLOCK, 0), concurrency=4, first=100)
+            world.ask(feed, 2 * BLOCK, 2 * BLOCK + 1)
+            world.drive()
+            feed.planner.announce([(64, 65), (322, 323)])
+            world.dispatch(feed)
+            assert (2, 1) == (len(feed.runs), len(feed.inlines))  # the body that the reader was opened with is one, too
+            callers = [world.ask(feed, 2 * BLOCK + 1, 2 * BLOCK + KIB + 1), world.ask(feed, 2 * BLOCK + KIB + 1, 3 * BLOCK)]
+            assert 2 == feed.planner.connections
+            world.step(callers[0])
+            assert not feed.inlines
+            assert 1 == sum(run.is_cancelled for run in feed.runs)
+            world.wind_up()

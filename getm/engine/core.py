@@ -402,8 +402,11 @@ class Core:
 
     def _has_room(self, feed: Feed, want: Want) -> bool:
         """Whether a reader may have one more request under way; have read-ahead stopped for a demand if not."""
-        if self.is_full(feed) and want.is_demand and feed.saving is None and not self.give_up_inline(feed):
-            self._give_up_run(feed.runs)
+        if want.is_demand and feed.saving is None:
+            while self.is_full(feed) and self.give_up_inline(feed):
+                pass
+            if self.is_full(feed):
+                self._give_up_run(feed.runs)
         return not self.is_full(feed)
 
     def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
