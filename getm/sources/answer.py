@@ -55,7 +55,7 @@ def check(request: Request, status: int, headers: Mapping[str, str], now: float)
     length = headers.get("content-length", "")
     length_told = parse_length(length)
     if length_told is None and length and "transfer-encoding" not in headers:
-        raise _unusable("the answer's Content-Length is none")
+        raise _unusable(f"the Content-Length {length[:50]!r} is no number of bytes")
     if content is not None:
         return _check_part(request, content, length_told, headers)
     if status == 206:
