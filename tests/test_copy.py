@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import getm
-from getm.engine import planner
+from getm.engine import core, planner
 from tests.content import ramp
 from tests.servers.fault import Fault
 
@@ -157,6 +157,23 @@ class TestTrouble:
         url = server.put("/c.bin", 16 * MIB)
         getm.copy(url, tmp_path / "c.bin", concurrency=4, limit_rate=16 * MIB)
         assert 5 <= len(server.log)  # the first MiB, and a part of the rest for each
+
+    @pytest.mark.parametrize("algorithm", [None, "sha256"])
+    @pytest.mark.parametrize("fault", [Fault(pace=MIB / 2), Fault(stall=MIB)], ids=["slow", "silent"])
+    def test_what_a_late_connection_still_has_to_bring_is_brought_by_others(
+        self, server, tmp_path, monkeypatch, fault, algorithm
+    ):
+        monkeypatch.setattr(planner, "CROWD", 4)
+        monkeypatch.setattr(planner, "LATE", 0.5)
+        monkeypatch.setattr(core, "WORD_SECONDS", 0.3)
+        size = 32 * MIB + 5
+        url = server.put("/c.bin", size)
+        server.fail(fault, when=lambda request: request.start > 16 * MIB)
+        checksum = algorithm and f"{algorithm}:{hashlib.new(algorithm, ramp(0, size)).hexdigest()}"
+        getm.copy(url, tmp_path / "c.bin", checksum=checksum, concurrency=4, retries=0, timeout=(5, 60))
+        assert ramp(0, size) == (tmp_path / "c.bin").read_bytes()
+        late = next(request for request in server.log if request.start > 16 * MIB)
+        assert 0 < late.sent < (late.stop - late.start) // 2
 
     @EVERY
     def test_a_dripping_body_is_a_stall(self, server, url, tmp_path, concurrency):

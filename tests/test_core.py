@@ -36,9 +36,9 @@ CONTENT = [ramp(0, MOST, seed) for seed in range(8)]
 POISON = 0xAA
 SCALED = {
     core: {"SHARE_LEAST": 8 * KIB, "GRANT_LEAST": 16 * KIB, "DIRECT_LEAST": 256, "DIRECT_MOST": 128 * KIB}
-    | {"FETCH_LEAST": 256, "RATE_LEAST": KIB},
+    | {"FETCH_LEAST": 256, "RATE_LEAST": KIB, "WORD_SECONDS": 0.1},
     planner: {"SPLIT_LEAST": 2 * KIB, "RUN_UNMEASURED": 32 * KIB, "SKIP_UNMEASURED": 512, "FETCH_LEAST": 256}
-    | {"RUN_MOST": 128 * KIB, "NEAR": 1e9},
+    | {"RUN_MOST": 128 * KIB, "NEAR": 1e9, "LATE": 0.1},
     memory: {"KEEP": 6 * BLOCK},
     inline: {"RATE_LEAST": KIB},
 }
@@ -848,6 +848,19 @@ class CoreMachine(RuleBasedStateMachine):
         is_whole = process.is_cancelled or (process.is_started and process.position >= process.stop)
         self.world.end(process, None if is_whole else failure)
 
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data(), length=st.sampled_from([0, PIECE, KIB]))
+    def fall_silent(self, data, length):
+        """Bring next to nothing for long, while those who wait look for it."""
+        process = self.one(data, self.busy())
+        if not process.is_started:
+            self.world.answer(process)
+        if not process.is_cancelled:
+            self.world.fill(process, length)
+        self.world.core.collect()
+        self.world.now += 30.0
+        self.step_all()
+
     # Whatever else happens, now and then.
 
     @precondition(lambda self: self.world.feeds)
@@ -935,6 +948,29 @@ class TestFound:
             world.step(world.ask(feed, 0, KIB))
             assert 1 == sum(run.is_cancelled for run in feed.runs)
             world.wind_up()
+
+    @pytest.mark.parametrize("saves", [True, False])
+    def test_what_is_late_is_left_to_a_connection_that_has_nothing_else_to_do(self, saves):
+        with contextlib.closing(World(slots=16, processes=4)) as world:
+            feed = world.open(Source(12 * BLOCK, 0), concurrency=2, saves=saves)
+            caller = world.callers[0] if saves else world.ask(feed, 0, 12 * BLOCK)
+            world.step(caller)
+            (quick, late), (_, slow) = world.alive(), feed.runs
+            world.work(quick)
+            world.answer(late)
+            world.fill(late, KIB)
+            world.core.collect()
+            world.now += 30.0
+            world.step(caller)
+            assert [slow] == feed.runs
+            assert slow.is_cancelled
+            world.end(late)
+            world.step(caller)
+            assert slow.start + KIB in {run.start for run in feed.runs}
+            if saves:
+                world.drive()
+            else:
+                world.wind_up()
 
     def test_a_body_that_is_given_up_is_not_all_where_two_requests_are_too_many(self):
         with contextlib.closing(World(slots=4, processes=2)) as world:

@@ -761,6 +761,23 @@ class TestNarrowMemory:
             assert engine.stats.fetched < 2 * len(content)
 
 
+class TestLateConnection:
+    @pytest.mark.usefixtures("workers_at_once")
+    @pytest.mark.parametrize("fault", [Fault(pace=MIB / 2), Fault(stall=MIB + 100)], ids=["slow", "silent"])
+    def test_keeps_no_reader_who_may_use_others(self, server, monkeypatch, fault):
+        monkeypatch.setattr(getm.engine.planner, "LATE", 0.5)
+        monkeypatch.setattr(getm.engine.core, "WORD_SECONDS", 0.3)
+        size = 64 * MIB
+        url = server.put("/a.bin", size)
+        server.fail(fault, when=lambda request: request.start > 32 * MIB)
+        with getm.open(url, concurrency=4, retries=0, timeout=(5, 60)) as file:
+            for start in range(0, size, MIB):
+                assert_ramp(file.read(MIB), start)
+        late = next(request for request in server.log if request.start > 32 * MIB)
+        assert late.gone
+        assert late.sent < (late.stop - late.start) // 2
+
+
 class TestTroubleElsewhere:
     @EVERY
     def test_is_no_progress_of_a_read_for_others(self, server, concurrency):

@@ -231,6 +231,42 @@ class TestConnections:
         assert 8 == reader.connections
 
 
+class TestLate:
+    """What another connection had better bring."""
+
+    @pytest.mark.parametrize(("left", "rate"), [(40_000_000, 5e6), (3_000_000, 1e6), (1_000_000, 1e3)])
+    def test_is_what_is_slower_than_usual_by_seconds(self, left, rate):
+        reader = planner()
+        reader.observe(0.030, 50e6)
+        assert not reader.is_late(left, rate)  # nobody knows yet
+        reader.ended(50e6)
+        assert reader.is_late(left, rate)
+
+    @pytest.mark.parametrize(("left", "rate"), [(10_000, 1e5), (1_000_000, 1e6), (200_000_000, 30e6), (7_000_000, 60e6)])
+    def test_is_nothing_that_would_hardly_be_sooner(self, left, rate):
+        reader = planner()
+        reader.observe(0.030, 50e6)
+        reader.ended(50e6)
+        assert not reader.is_late(left, rate)
+
+    def test_is_nothing_where_all_are_slow(self):
+        reader = planner()
+        reader.observe(0.030, 50e6)
+        reader.ended(50e6)
+        for _ in range(8):
+            reader.ended(100e3)
+        assert not reader.is_late(40_000_000, 60e3)
+        for _ in range(8):
+            reader.ended(50e6)
+        assert reader.is_late(40_000_000, 60e3)
+
+    def test_is_nothing_before_a_server_that_begins_late_with_each(self):
+        reader = planner()
+        reader.observe(10.0, 50e6)
+        reader.ended(50e6)
+        assert not reader.is_late(40_000_000, 1e6)
+
+
 class TestSingleConnection:
     def test_sequential_reading_is_one_run_to_the_end(self):
         reader = planner(concurrency=1)

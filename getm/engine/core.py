@@ -8,6 +8,7 @@ built, and the readers register there.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -27,6 +28,8 @@ GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
 """A worker that has been waiting for its server so long does not count among those that may be at work at once."""
+WORD_SECONDS = 1.0
+"""At which rate a run goes is known after so long, and that it is silent: its worker has a word to say less often."""
 DIRECT_LEAST = 64 * 1024
 """From this length on, a process that reads for itself receives straight into the caller's memory."""
 DIRECT_MOST = 8 * MIB
@@ -117,6 +120,7 @@ class Core:
         for run in feed.object.runs:
             self._grant(run)
             self._hasten(run)
+        self._relieve(feed)
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
         """Have workers fetch what a copy misses, in runs that grow shorter towards its end."""
@@ -134,6 +138,27 @@ class Core:
                 if worker is None:
                     return
                 self._send_run(worker, feed, (want.start, want.stop), 0)
+        if math.isinf(saving.pace):  # otherwise all are as slow as they are to be
+            self._relieve(feed)
+
+    def _relieve(self, feed: Feed) -> None:
+        """Break off what is waited for and late, where a connection has nothing else to do: its rest is a gap again."""
+        if self.is_full(feed):
+            return
+        for run in feed.object.runs:
+            if not run.is_cancelled and self._has_place(run) and self._is_late(run) and self._is_demanded(run):
+                self._cancel(run)
+
+    def _is_late(self, run: Run) -> bool:
+        """Whether the rest of a run would be there much sooner by another connection.
+
+        Not that of one that has brought nothing: the server may be late with all, and that wait has an end of its own.
+        """
+        count, silence = run.position - run.start, time.monotonic() - run.heard
+        seconds = run.spent + (silence if silence > WORD_SECONDS else 0.0)
+        if not count or seconds < WORD_SECONDS:
+            return False
+        return run.feed.planner.is_late(run.stop - run.position, count / seconds)
 
     def unsaved(self, feed: Feed, saving: Saving) -> list[Range]:
         """Return what of a copy is neither in the file nor under way."""
@@ -425,8 +450,11 @@ class Core:
 
     def _is_stuck(self, run: Run) -> bool:
         """Whether nothing comes for a run that has a place for it: then another worker may work in its stead."""
-        has_place = run.position < run.granted or run.feed.saving is not None
-        return has_place and time.monotonic() - run.heard > STUCK_SECONDS
+        return self._has_place(run) and time.monotonic() - run.heard > STUCK_SECONDS
+
+    def _has_place(self, run: Run) -> bool:
+        """Whether there is a place for the next bytes of a run."""
+        return run.position < run.granted or run.feed.saving is not None
 
     def _give_up_run(self, runs: Iterable[Run]) -> None:
         """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
@@ -470,8 +498,10 @@ class Core:
         upto = min(run.stop, max((want.stop for want in wants), default=0))
         is_urgent = any(want.is_demand and run.granted < want.stop for want in wants)
         if is_urgent or upto == run.stop or upto - run.granted >= GRANT_LEAST:
+            had_place = self._has_place(run)
             segments = self._places(run, upto)
             if segments:
+                run.heard = run.heard if had_place else time.monotonic()
                 self.pool.send(run.worker, Grant(run.number, segments))
 
     def _places(self, run: Run, upto: int) -> tuple[Segment, ...]:
@@ -527,9 +557,11 @@ class Core:
                 planner.observe(None, done / message.seconds)
             position = max(message.position, run.counted)  # two threads of a worker speak, not always in order
             run.feed.stats.fetched += position - run.counted
-            run.counted = position
+            run.counted, run.spent = position, message.seconds
             self._advance(run, message.position)
         if isinstance(message, Ended):
+            if done >= RATE_LEAST and message.seconds > 0:
+                planner.ended(done / message.seconds)
             failure = message.failure
             if failure is None and run.position == run.start and not run.is_cancelled:
                 failure = Failure(Trouble.CUT, "the server sent next to nothing")

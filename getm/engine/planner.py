@@ -50,6 +50,9 @@ WINDOW_NEAR = 32 * MIB
 """Widest window before a server that is near: so much is there within a first-byte time of a distant one. Wider ones only
 take memory: 1 GiB over 4 connections took 96 MiB of it and 0.454 s, and without this bound 162 MiB and 0.447 s."""
 SKIP_UNMEASURED = 128 * 1024
+LATE = 2.0
+"""A request is late that takes so many seconds longer than twice what another would for its rest. For less it is not worth
+a new connection, and what is on its way by then comes twice."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Planner:
         self._first_byte = 0.0  # seconds, smoothed; 0 before the first measurement
         self._distance = math.inf  # seconds to the first byte where nothing kept it waiting: the least of them
         self._rate = 0.0  # bytes per second of one connection, smoothed; 0 likewise
+        self._byte_seconds = 0.0  # that a byte took by requests that have ended, smoothed; 0 likewise
         self._position = 0  # where the last read stopped
         self._segment = 0  # where the reads that follow one another began
         self._streak = 0  # bytes that make a sequence of these reads
@@ -154,6 +158,20 @@ class Planner:
             if not self._rate:
                 self._caller.begin(rate)
             self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
+
+    def ended(self, rate: float) -> None:
+        """Note how many bytes a second a request has brought, all in all."""
+        seconds = 1 / rate  # rather than the rate: where a fast one is followed by slow ones, these soon are what is usual
+        self._byte_seconds = seconds if not self._byte_seconds else (3 * self._byte_seconds + seconds) / 4
+
+    def is_late(self, left: int, rate: float) -> bool:
+        """Say whether another connection had better bring what a request still has to bring, at that rate.
+
+        It is held against requests that went on at the same time and have ended: where all are slow, none is late.
+        """
+        if not self._byte_seconds:
+            return False
+        return left / rate > LATE + 2 * (4 * self._first_byte + left * self._byte_seconds)
 
     def away(self, until: float) -> None:
         """Note that the caller was elsewhere until then."""
