@@ -949,6 +949,21 @@ class TestFound:
             assert 1 == sum(run.is_cancelled for run in feed.runs)
             world.wind_up()
 
+    def test_who_turns_out_to_be_quicker_alone_waits_for_no_worker_that_gets_no_places(self, world):
+        feed = world.open(Source(30 * BLOCK, 0), concurrency=1)
+        caller = world.ask(feed, 0, KIB)
+        world.step(caller)
+        assert not world.core.is_alone(feed)
+        (process,) = world.alive()
+        world.end(process, TRANSIENT)
+        world.step(caller)
+        assert [KIB] == [run.start for run in feed.runs]  # ahead, while what is waited for must not be asked for
+        world.answer(process)
+        world.now += 30.0
+        world.step(caller)
+        assert world.core.is_alone(feed)
+        world.wind_up()
+
     @pytest.mark.parametrize("saves", [True, False])
     def test_what_is_late_is_left_to_a_connection_that_has_nothing_else_to_do(self, saves):
         with contextlib.closing(World(slots=16, processes=4)) as world:

@@ -109,6 +109,9 @@ class Core:
         feed.wants = feed.planner.wants((demand.start, demand.position, demand.stop) for demand in waiting)
         self._cancel_unwanted(feed)
         if self.is_alone(feed):
+            for run in feed.runs:  # of before, which gets no places any more
+                if not (run.is_cancelled or self._is_waited_for(feed, (run.position, run.granted))):
+                    self._cancel(run)
             return
         self._end_open(feed)
         if feed.planner.is_nearly_strided and self.pool is not None and not self.pool.workers:
