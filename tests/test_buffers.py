@@ -8,7 +8,7 @@ import pytest
 
 import getm
 from getm import buffers
-from getm.engine.core import DIRECT_LEAST
+from getm.engine.targets import DIRECT_LEAST
 from tests.content import assert_ramp
 
 PAGE = mmap.PAGESIZE

@@ -8,7 +8,7 @@ import stat
 import pytest
 
 import getm
-from getm.engine import core, planner
+from getm.engine import planner, runs
 from tests.content import ramp
 from tests.servers.fault import Fault
 
@@ -165,7 +165,7 @@ class TestTrouble:
     ):
         monkeypatch.setattr(planner, "CROWD", 4)
         monkeypatch.setattr(planner, "LATE", 0.5)
-        monkeypatch.setattr(core, "WORD_SECONDS", 0.3)
+        monkeypatch.setattr(runs, "WORD_SECONDS", 0.3)
         size = 32 * MIB + 5
         url = server.put("/c.bin", size)
         server.fail(fault, when=lambda request: request.start > 16 * MIB)

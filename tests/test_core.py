@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from getm.config import Budget, Settings
-from getm.engine import core, inline, memory, planner, troubles
+from getm.engine import core, inline, memory, planner, runs, targets, troubles
 from getm.engine.core import Core
 from getm.engine.feed import Demand, Feed, Inline, Object, Saving, Target
 from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, Grant, Report, Segment, Started
@@ -35,8 +35,9 @@ MOST = 50 * BLOCK
 CONTENT = [ramp(0, MOST, seed) for seed in range(8)]
 POISON = 0xAA
 SCALED = {
-    core: {"SHARE_LEAST": 8 * KIB, "GRANT_LEAST": 16 * KIB, "DIRECT_LEAST": 256, "DIRECT_MOST": 128 * KIB}
-    | {"FETCH_LEAST": 256, "RATE_LEAST": KIB, "WORD_SECONDS": 0.1},
+    core: {"SHARE_LEAST": 8 * KIB},
+    runs: {"GRANT_LEAST": 16 * KIB, "RATE_LEAST": KIB, "WORD_SECONDS": 0.1},
+    targets: {"DIRECT_LEAST": 256, "DIRECT_MOST": 128 * KIB, "FETCH_LEAST": 256},
     planner: {"SPLIT_LEAST": 2 * KIB, "RUN_UNMEASURED": 32 * KIB, "SKIP_UNMEASURED": 512, "FETCH_LEAST": 256}
     | {"RUN_MOST": 128 * KIB, "NEAR": 1e9, "LATE": 0.1},
     memory: {"KEEP": 6 * BLOCK},
@@ -215,6 +216,7 @@ class World:
         clock = SimpleNamespace(monotonic=lambda: self.now)
         self.patch.setattr(core, "time", clock)
         self.patch.setattr(inline, "time", clock)
+        self.patch.setattr(runs, "time", clock)
         self.patch.setattr(troubles, "time", clock)
         self.patch.setattr(core, "Pool", lambda _, most, **__: Processes(most, self))
         self.patch.setattr(Budget, "slots", property(lambda budget: budget.memory // budget.block_size))
@@ -342,7 +344,7 @@ class World:
         """Do the first half of `Fetching._receive`."""
         feed, demand = caller.feed, caller.demand
         assert 0 <= request.position < request.stop <= feed.size
-        target = self.core.target(feed, request, demand)
+        target = self.core.targets.find(feed, request, demand, is_alone=self.core.is_alone(feed))
         assert 0 < len(target.memory) <= request.stop - request.position
         if target.slot is not None:
             address = target.slot * self.core.memory.arena.slot_size + request.position % feed.block_size
@@ -357,7 +359,7 @@ class World:
         (request, target), caller.outside = caller.outside, None
         feed, waiter, start = caller.feed, caller.demand or caller.feed.saving, request.position
         if request.is_given_up:
-            self.core.leave(feed, start, target)
+            self.core.targets.leave(feed, start, target)
             return
         count, failure, error = 0, None, None
         try:
@@ -367,8 +369,8 @@ class World:
         request.owner = None
         if caller.demand is not None:
             waiter.is_direct = False
-            self.core.received(feed, request, waiter, target, count)
-            self.core.leave(feed, start, target)
+            self.core.targets.received(feed, request, waiter, target, count)
+            self.core.targets.leave(feed, start, target)
         elif error is None:
             self.save(feed, request.position, request.position + count, target.memory[:count])
             waiter.saved(request.position, request.position + count)
@@ -380,7 +382,7 @@ class World:
             request.close()
             if failure is not None:
                 self.core.troubles.failed(feed, request, failure)
-        elif caller.demand is not None and caller.is_first and request.stop - request.position <= core.FETCH_LEAST:
+        elif caller.demand is not None and caller.is_first and request.stop - request.position <= targets.FETCH_LEAST:
             self.begin(caller, request)
             caller.is_first = False
 
@@ -459,7 +461,7 @@ class World:
         is_giving_way = any(run.is_cancelled for run in feed.runs) or any(inline.owner is None for inline in feed.inlines)
         if self.core.is_full(feed) and not is_giving_way:  # a body that nobody reads is given up by who waits
             # Then nothing that only might be wanted stands in the way of a demand.
-            ahead = [run for run in feed.runs if not self.core._is_demanded(run)]
+            ahead = [run for run in feed.runs if not run.is_demanded]
             for demand, want in zip(waiting, wants, strict=False):
                 gaps = self.core.missing(feed, demand.position, demand.position + 1)
                 is_late = any(self.core.troubles.paused(feed, start) for start, _ in self.core.missing(feed, *want))
@@ -481,7 +483,10 @@ class World:
         stop = min(process.position + length, process.stop)
         if not process.fetch.to_file:
             stop = min(stop, process.granted)
-        seed, (run,) = self.seed(process), [run for run in self.core._runs.values() if run.number == process.fetch.run]
+        seed, (run,) = (
+            self.seed(process),
+            [run for run in self.core.runs.under_way.values() if run.number == process.fetch.run],
+        )
         if process.fetch.to_file and process.position < stop:
             self.save(run.feed, process.position, stop, CONTENT[seed][process.position : stop])
         for place in process.places:
@@ -538,7 +543,7 @@ class World:
     # What is true at any time.
 
     def check_message(self, process, message, descriptor):
-        run = self.core._runs[message.run]
+        run = self.core.runs.under_way[message.run]
         assert run.worker is process.worker
         if isinstance(message, Cancel):
             return
@@ -589,7 +594,7 @@ class World:
     def writers(self):
         """Yield who may write where in the arena: (number of the run or None, range)."""
         for process in self.pool.processes:
-            run = None if process.fetch is None else self.core._runs.get(process.fetch.run)
+            run = None if process.fetch is None else self.core.runs.under_way.get(process.fetch.run)
             for place in process.places if run is not None else []:
                 start = max(place.start, run.position)
                 if place.address is not None and start < place.stop:
@@ -602,7 +607,7 @@ class World:
 
     def held(self):
         """Return who holds slots, a slot once for each."""
-        held = [slot for run in self.core._runs.values() for _, slot in run.slots]
+        held = [slot for run in self.core.runs.under_way.values() for _, slot in run.slots]
         held += [slot for slot, leases in self.core.memory._leases.items() for _ in range(leases)]
         held += self.kept
         held += [caller.outside[1].slot for caller in self.callers if caller.outside is not None]
@@ -621,7 +626,7 @@ class World:
         self.check_present()
         for feed in self.feeds:
             assert len(feed.runs) <= (feed.settings.concurrency or 0)
-            assert all(run.feed is feed and run.number in self.core._runs for run in feed.runs)
+            assert all(run.feed is feed and run.number in self.core.runs.under_way for run in feed.runs)
             assert feed.stats.unread >= 0
             for demand in feed.demands:
                 if demand.view is not None and not demand.is_direct:
@@ -630,7 +635,7 @@ class World:
             for start, stop in self.saved(feed) if feed.saving is not None else []:
                 assert CONTENT[feed.source.seed][start:stop] == self.files[feed][start:stop]
         workers = [worker.run for worker in self.pool.workers.values() if worker.run is not None]
-        assert sorted(self.core._runs) == sorted(workers)
+        assert sorted(self.core.runs.under_way) == sorted(workers)
         assert len(self.pool.workers) <= self.pool.most
 
     def check_present(self):
@@ -687,7 +692,7 @@ class World:
                 self.work(process)
             self.core.collect()
         self.check()
-        assert not self.core._runs
+        assert not self.core.runs.under_way
         assert not self.core._objects
         assert set(self.kept) == self.core.memory.table.states()["held"]
         assert all(isinstance(key, str) for key in self.core.memory.table._slots)  # only what others may ask for

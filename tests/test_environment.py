@@ -590,7 +590,7 @@ class TestKilled:
         def workers():
             with engine._hub.lock:
                 engine._hub.core.collect()
-                return [run.worker for run in sorted(engine._hub.core._runs.values(), key=lambda run: run.position)]
+                return [run.worker for run in sorted(engine._hub.core.runs.under_way.values(), key=lambda run: run.position)]
 
         with getm.open(url, engine=engine, concurrency=8) as file:
 

@@ -766,7 +766,7 @@ class TestLateConnection:
     @pytest.mark.parametrize("fault", [Fault(pace=MIB / 2), Fault(stall=MIB + 100)], ids=["slow", "silent"])
     def test_keeps_no_reader_who_may_use_others(self, server, monkeypatch, fault):
         monkeypatch.setattr(getm.engine.planner, "LATE", 0.5)
-        monkeypatch.setattr(getm.engine.core, "WORD_SECONDS", 0.3)
+        monkeypatch.setattr(getm.engine.runs, "WORD_SECONDS", 0.3)
         size = 64 * MIB
         url = server.put("/a.bin", size)
         server.fail(fault, when=lambda request: request.start > 32 * MIB)
@@ -803,7 +803,7 @@ class TestTroubleElsewhere:
     @pytest.mark.parametrize("fault", [Fault(status=503), Fault(stall=100_000)], ids=["503", "stall"])
     @EVERY
     def test_does_not_slow_a_healthy_object(self, server, monkeypatch, concurrency, fault):
-        monkeypatch.setattr(getm.engine.core, "STUCK_SECONDS", 0.01)
+        monkeypatch.setattr(getm.engine.runs, "STUCK_SECONDS", 0.01)
         size = 32 * MIB
         healthy, ill = server.put("/healthy.bin", size), server.put("/ill.bin", size)
 

@@ -27,6 +27,7 @@ LAYERS = [
     "engine.pool engine.worker",
     "engine.feed",
     "engine.memory engine.inline engine.troubles",
+    "engine.runs engine.targets",
     "engine.core",
     "engine.hub",
     "engine.fetching",

@@ -8,9 +8,9 @@
                   copy or lease ◄───────── Arena: slot 0 | 1 | ... | n  ◄─────────────┘
                                ▲       Pool ◄── Started, Filled, Ended, or the worker is gone
 
-Everything is decided under one lock (`core.py`) from what is there at that moment: what readers want (their planners say),
-what is present and what is under way. The difference is asked for, what nobody wants any more is cancelled. A run that
-fails or loses its worker leaves a gap, and the gap is asked for again; nothing else has to be repaired.
+Everything is decided under one lock (`core.py`, `runs.py`, `targets.py`) from what is there at that moment: what readers
+want (their planners say), what is present and what is under way. The difference is asked for, what nobody wants any more is
+cancelled. A run that fails or loses its worker leaves a gap, and that is asked for again; nothing else has to be repaired.
 
 Waiting and receiving go on outside the lock (`hub.py`, `fetching.py`).
 """

@@ -13,27 +13,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from getm import buffers, sources
-from getm.config import FETCH_LEAST, LOCAL_MEMORY, MIB, RATE_LEAST, SHARE_LEAST, Budget
-from getm.engine.feed import Demand, Feed, Inline, Object, Run, Saving, Target
+from getm import sources
+from getm.config import LOCAL_MEMORY, SHARE_LEAST, Budget
+from getm.engine.feed import Demand, Feed, Inline, Object, Run, Saving
 from getm.engine.memory import Memory
-from getm.engine.messages import Bye, Cancel, Ended, Fetch, Filled, FromWorker, Grant, Report, Segment, Started
 from getm.engine.planner import Want
 from getm.engine.pool import Pool, Worker
+from getm.engine.runs import Runs
+from getm.engine.targets import Targets
 from getm.engine.troubles import Troubles
-from getm.ranges import Range, ceil, floor, missing_parts, overlap, subtract, total
-from getm.retry import Failure, Trouble
-
-GRANT_LEAST = 4 * MIB
-"""Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
-STUCK_SECONDS = 1.0
-"""A worker that has been waiting for its server so long does not count among those that may be at work at once."""
-WORD_SECONDS = 1.0
-"""At which rate a run goes is known after so long, and that it is silent: its worker has a word to say less often."""
-DIRECT_LEAST = 64 * 1024
-"""From this length on, a process that reads for itself receives straight into the caller's memory."""
-DIRECT_MOST = 8 * MIB
-"""And so much at once, after which everything is looked at again."""
+from getm.ranges import Range, ceil, floor, subtract, total
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +37,10 @@ class Core:
     def __init__(self, budget: Budget) -> None:
         self.memory, self.pool = _equip(budget)
         self._objects: dict[object, Object] = {}  # by key
-        self._runs: dict[int, Run] = {}  # by number
-        self._number = 0  # of the last run
         self._left: list[Range] = []  # while a reader's runs are sent: what its callers are left to ask for themselves
         self.troubles = Troubles(self._objects)
+        self.targets = Targets(self.memory)
+        self.runs = Runs(self.memory, self.pool, self.troubles)
 
     def register(self, feed: Feed) -> None:
         """Take a reader in; nothing of what it did elsewhere counts here."""
@@ -110,8 +99,8 @@ class Core:
         self._cancel_unwanted(feed)
         if self.is_alone(feed):
             for run in feed.runs:  # of before, which gets no places any more
-                if not (run.is_cancelled or self._is_waited_for(feed, (run.position, run.granted))):
-                    self._cancel(run)
+                if not (run.is_cancelled or feed.object.is_waited_for((run.position, run.granted))):
+                    self.runs.cancel(run)
             return
         self._end_open(feed)
         if feed.planner.is_nearly_strided and self.pool is not None and not self.pool.workers:
@@ -121,8 +110,8 @@ class Core:
                 break
         self._left.clear()
         for run in feed.object.runs:
-            self._grant(run)
-            self._hasten(run)
+            self.runs.grant(run)
+            self.runs.hasten(run)
         self._relieve(feed)
 
     def dispatch_saving(self, feed: Feed, saving: Saving) -> None:
@@ -149,19 +138,8 @@ class Core:
         if self.is_full(feed):
             return
         for run in feed.object.runs:
-            if not run.is_cancelled and self._has_place(run) and self._is_late(run) and self._is_demanded(run):
-                self._cancel(run)
-
-    def _is_late(self, run: Run) -> bool:
-        """Whether the rest of a run would be there much sooner by another connection.
-
-        Not that of one that has brought nothing: the server may be late with all, and that wait has an end of its own.
-        """
-        count, silence = run.position - run.start, time.monotonic() - run.heard
-        seconds = run.spent + (silence if silence > WORD_SECONDS else 0.0)
-        if not count or seconds < WORD_SECONDS:
-            return False
-        return run.feed.planner.is_late(run.stop - run.position, count / seconds)
+            if not run.is_cancelled and run.has_place and self.runs.is_late(run) and run.is_demanded:
+                self.runs.cancel(run)
 
     def unsaved(self, feed: Feed, saving: Saving) -> list[Range]:
         """Return what of a copy is neither in the file nor under way."""
@@ -175,7 +153,9 @@ class Core:
         if self.pool is None:
             return
         for worker, message in self.pool.collect():
-            self._hear(worker, message)
+            ended = self.runs.hear(worker, message)
+            if ended is not None:
+                self._forget(ended.feed.object)
 
     def is_coming(self, feed: Feed, offset: int) -> bool:
         """Whether a byte need not be fetched by the thread that waits for it.
@@ -241,84 +221,6 @@ class Core:
                 lead = self._lead(feed) if inline.position <= place < inline.upto else 0
                 last = max(ceil(inline.position + 1, feed.block_size), lead)
                 inline.stop, inline.reach = min(inline.stop, last, self._next_run(feed, inline.position)), None
-
-    def target(self, feed: Feed, inline: Inline, demand: Demand) -> Target:
-        """Say where the next bytes of an inline go.
-
-        A process that reads for itself receives long parts straight into the caller's view. Otherwise they go to the slot
-        of their block; what is there, or written by somebody else, is not written again, and where there is no slot they go
-        to private memory.
-        """
-        size, start = feed.block_size, inline.position
-        if self.is_alone(feed) and start >= size and demand.view is not None and demand.position == start < demand.stop:
-            view = demand.view[start - demand.start :]
-            is_slow = buffers.is_slow(view, start)
-            stop = min(inline.stop, demand.stop, start + (MIB if is_slow else DIRECT_MOST))
-            stop = stop if stop == inline.stop else floor(stop, feed.piece)
-            if stop - start >= DIRECT_LEAST:
-                if not is_slow:
-                    return Target(view[: stop - start], is_direct=True)
-                if inline.scratch is None:
-                    inline.scratch = buffers.buffer(MIB)
-                return Target(inline.scratch[: stop - start])
-        block = floor(start, size)
-        least = FETCH_LEAST if inline.reach is None else max(FETCH_LEAST, min(feed.planner.streak, MIB))
-        stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))
-        slot = self.memory.place(feed, start)
-        if slot is None:
-            if demand.view is None:
-                demand.go_private()
-            return Target(buffers.buffer(stop - start))
-        present = self.memory.table.present[slot]
-        low, high = next(missing_parts(present, start - block, size, feed.piece), (size, size))
-        if low > start - block:
-            self.memory.table.release(slot)
-            return Target(buffers.buffer(min(stop, block + low) - start))
-        runs = [run.position for run in feed.object.runs if run.position > start]
-        span = (start, min([stop, block + high, *runs]))  # what a worker writes is its own
-        if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or self._is_received(feed, span):
-            self.memory.table.release(slot)
-            return Target(buffers.buffer(span[1] - start))
-        feed.object.receiving.append(span)
-        place = slot * self.memory.arena.slot_size - block
-        return Target(self.memory.arena.view[place + start : place + span[1]], slot)
-
-    def leave(self, feed: Feed, start: int, target: Target) -> None:
-        """Take leave of a target whose first byte is that at *start*: nobody writes to it any more."""
-        if target.slot is not None:
-            feed.object.receiving.remove((start, start + len(target.memory)))
-            self.memory.table.release(target.slot)
-
-    def received(self, feed: Feed, inline: Inline, demand: Demand, target: Target, count: int) -> None:
-        """Take in what a thread has received of an inline on behalf of a demand."""
-        start, stop = inline.position, inline.position + count
-        if stop < feed.size:
-            stop = floor(stop, feed.piece)
-        inline.position = stop
-        # Its body may be further, within a piece: then nothing more is to be read of it.
-        inline.is_at_end = start + count >= inline.stop or stop < start + count
-        feed.stats.fetched += count
-        if target.slot is not None:
-            if stop > start:
-                self.filled(feed, start, stop)
-            return
-        first, last = demand.position, min(demand.stop, stop)
-        if demand.view is not None and start <= first < last:
-            demand.silence.note(stop - start)
-            if not target.is_direct:
-                demand.view[first - demand.start : last - demand.start] = target.memory[first - start : last - start]
-            demand.position = last
-
-    def filled(self, feed: Feed, start: int, stop: int) -> None:
-        """Note that bytes came, whole pieces of blocks that have a slot, and hand them to who waits for them."""
-        feed.attempts.pop(start, None)
-        self.memory.fill(feed, start, stop)
-        for other in feed.object.feeds:
-            for demand in other.demands:
-                if demand.position < stop:
-                    if demand.start < stop and start < demand.stop:
-                        demand.silence.note(stop - start)
-                    self.memory.serve(other, demand)
 
     def _dispatch_want(self, feed: Feed, want: Want) -> bool:
         """Start runs for what is missing of a want; say whether there may be workers and slots left for others."""
@@ -393,32 +295,12 @@ class Core:
 
     def _send_run(self, worker: Worker, feed: Feed, span: Range, upto: int) -> bool:
         """Send a run to a worker, with places up to *upto*, or a file's descriptor; say whether there was a place for it."""
-        assert self.pool is not None
-        start, stop = span
         try:
-            request = feed.source.request(start, stop)
+            request = feed.source.request(*span)
         except Exception as error:  # noqa: BLE001  # what a caller's session or auth object raises is the caller's
             self._refuse(feed, error)
             return False
-        self._number += 1
-        now = time.monotonic()
-        run = Run(self._number, feed, worker, start, stop, start, start, start, now, now, feed.source.generation)
-        saving = feed.saving
-        segments = self._places(run, upto) if saving is None else ()
-        if not segments and saving is None:
-            return False
-        awaited = self._awaited(run)
-        run.is_awaited = awaited > 0
-        worker.run, worker.host = run.number, feed.host
-        self._runs[run.number] = run
-        feed.runs.append(run)
-        feed.object.runs.append(run)
-        feed.stats.requests += 1
-        if saving is None:
-            self.pool.send(worker, Fetch(run.number, request, segments, awaited))
-        else:
-            self.pool.send(worker, Fetch(run.number, request, to_file=True, pace=saving.pace), saving.descriptor)
-        return True
+        return self.runs.send(worker, feed, request, upto)
 
     def _refuse(self, feed: Feed, error: Exception) -> None:
         """Let everyone who waits for bytes of a reader know that there is no asking for them."""
@@ -443,162 +325,22 @@ class Core:
         if not self._has_room(feed, want):
             return None
         limit = max(other.settings.concurrency or 0 for object_ in self._objects.values() for other in object_.feeds)
-        busy = sum(not self._is_stuck(run) for run in self._runs.values())
+        busy = sum(not self.runs.is_stuck(run) for run in self.runs.under_way.values())
         others = any(object_ is not feed.object and object_.feeds for object_ in self._objects.values())
         if busy >= limit - (1 if others and not want.is_demand and limit > 1 else 0):
             if want.is_demand:
-                self._give_up_run(self._runs.values())
+                self._give_up_run(self.runs.under_way.values())
             return None
         return self.pool.idle(feed.host) or self.pool.start()
-
-    def _is_stuck(self, run: Run) -> bool:
-        """Whether nothing comes for a run that has a place for it: then another worker may work in its stead."""
-        return self._has_place(run) and time.monotonic() - run.heard > STUCK_SECONDS
-
-    def _has_place(self, run: Run) -> bool:
-        """Whether there is a place for the next bytes of a run."""
-        return run.position < run.granted or run.feed.saving is not None
 
     def _give_up_run(self, runs: Iterable[Run]) -> None:
         """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
         candidates = list(runs)
         if any(run.is_cancelled for run in candidates):
             return
-        ahead = [run for run in candidates if not self._is_demanded(run)]
+        ahead = [run for run in candidates if not run.is_demanded]
         if ahead:
-            self._cancel(max(ahead, key=lambda run: run.start))
-
-    def _is_demanded(self, run: Run) -> bool:
-        """Whether a run fetches what a caller waits for, or what is fetched along with that."""
-        return run.feed.saving is not None or self._is_waited_for(run.feed, (run.position, run.stop))
-
-    def _is_waited_for(self, feed: Feed, part: Range) -> bool:
-        """Whether a caller waits for some of a part of an object, or for what is fetched along with it."""
-        feeds = feed.object.feeds
-        spans = [(demand.position, demand.stop) for each in feeds for demand in each.demands]
-        spans += [(want.start, want.stop) for each in feeds for want in each.wants if want.is_demand]
-        return any(overlap(part, span) for span in spans)
-
-    def _hasten(self, run: Run) -> None:
-        """Have a worker report how far it is, once somebody waits for that."""
-        assert self.pool is not None
-        awaited = 0 if run.is_awaited or run.is_cancelled else self._awaited(run)
-        if awaited:
-            run.is_awaited = True
-            self.pool.send(run.worker, Report(run.number, awaited))
-
-    def _awaited(self, run: Run) -> int:
-        """Return the byte before which somebody waits for all of a run, and for nothing before it; 0 if nobody does."""
-        demands = [demand for feed in run.feed.object.feeds for demand in feed.demands]
-        return min((demand.stop for demand in demands if run.position <= demand.position < run.stop), default=0)
-
-    def _grant(self, run: Run) -> None:
-        """Give a run places as far as somebody wants its bytes."""
-        assert self.pool is not None
-        if run.is_cancelled or run.granted >= run.stop:
-            return
-        wants = [want for feed in run.feed.object.feeds for want in feed.wants if want.start < run.stop]
-        upto = min(run.stop, max((want.stop for want in wants), default=0))
-        is_urgent = any(want.is_demand and run.granted < want.stop for want in wants)
-        if is_urgent or upto == run.stop or upto - run.granted >= GRANT_LEAST:
-            had_place = self._has_place(run)
-            segments = self._places(run, upto)
-            if segments:
-                run.heard = run.heard if had_place else time.monotonic()
-                self.pool.send(run.worker, Grant(run.number, segments))
-
-    def _places(self, run: Run, upto: int) -> tuple[Segment, ...]:
-        """Find slots for the blocks of a run from where it has some to *upto*, as far as there are any."""
-        size = run.feed.block_size
-        segments: list[Segment] = []
-        while run.granted < min(upto, run.stop):
-            block = run.granted // size
-            stop = min((block + 1) * size, run.stop)
-            if self._is_received(run.feed, (run.granted, stop)):
-                break  # until the thread that writes there is done
-            slot = self.memory.place(run.feed, run.granted, is_ahead=not self._is_waited_for(run.feed, (run.granted, stop)))
-            if slot is None:
-                break
-            run.slots.append((stop, slot))
-            shift = slot * self.memory.arena.slot_size - block * size
-            for low, high in missing_parts(
-                self.memory.table.present[slot], run.granted - block * size, stop - block * size, run.feed.piece
-            ):
-                start, last = block * size + low, min(block * size + high, stop)
-                if start > run.granted:
-                    segments.append(Segment(run.granted, start, None))
-                segments.append(Segment(start, last, start + shift))
-                run.granted = last
-            if run.granted < stop:
-                segments.append(Segment(run.granted, stop, None))
-                run.granted = stop
-        return tuple(segments)
-
-    def _is_received(self, feed: Feed, span: Range) -> bool:
-        """Whether a thread of this process is writing there."""
-        return any(overlap(span, receiving) for receiving in feed.object.receiving)
-
-    # What becomes of runs.
-
-    def _hear(self, worker: Worker, message: FromWorker | None) -> None:
-        if message is None or isinstance(message, Bye):
-            run = self._runs.get(worker.run) if worker.run is not None else None
-            if run is not None:
-                self._end(run, None if message is not None else self.troubles.death(worker))
-            return
-        run = self._runs.get(getattr(message, "run", -1))
-        if run is None:
-            return
-        run.heard = time.monotonic()
-        planner = run.feed.planner
-        if isinstance(message, Started):
-            planner.observe(message.seconds, None)
-            return
-        if isinstance(message, Filled | Ended):
-            done = message.position - run.start
-            if done >= RATE_LEAST and message.seconds > 0:
-                planner.observe(None, done / message.seconds)
-            position = max(message.position, run.counted)  # two threads of a worker speak, not always in order
-            run.feed.stats.fetched += position - run.counted
-            run.counted, run.spent = position, message.seconds
-            self._advance(run, message.position)
-        if isinstance(message, Ended):
-            if done >= RATE_LEAST and message.seconds > 0:
-                planner.ended(done / message.seconds)
-            failure = message.failure
-            if failure is None and run.position == run.start and not run.is_cancelled:
-                failure = Failure(Trouble.CUT, "the server sent next to nothing")
-            self._end(run, failure)
-
-    def _advance(self, run: Run, position: int) -> None:
-        """Take in that the bytes of a run are there up to a position."""
-        saving = run.feed.saving
-        if saving is None and position < run.feed.size:
-            position = floor(position, run.feed.piece)
-        if position <= run.position:
-            return
-        start, run.position = run.position, position
-        if saving is not None:
-            saving.silence.note(position - start)
-            run.feed.attempts.pop(start, None)
-            saving.saved(start, position)
-            return
-        self.filled(run.feed, start, position)
-        while run.slots and run.slots[0][0] <= position:
-            self.memory.table.release(run.slots.popleft()[1])
-
-    def _end(self, run: Run, failure: Failure | None) -> None:
-        """Take leave of a run; what it did not bring is a gap again."""
-        for _, slot in run.slots:
-            self.memory.table.release(slot)
-        run.slots.clear()
-        run.worker.run = None
-        del self._runs[run.number]
-        run.feed.runs.remove(run)
-        run.feed.object.runs.remove(run)
-        if failure is not None and not run.is_cancelled:
-            self.troubles.failed(run.feed, run, failure)
-        self._forget(run.feed.object)
+            self.runs.cancel(max(ahead, key=lambda run: run.start))
 
     def _cancel_unwanted(self, feed: Feed) -> None:
         """Cancel the runs that lie in nobody's interest any more, and drop such bodies of this process."""
@@ -606,18 +348,13 @@ class Core:
             if not run.is_cancelled and not any(
                 other.planner.is_worth(run.position, run.stop, other.wants) for other in feed.object.feeds
             ):
-                self._cancel(run)
+                self.runs.cancel(run)
         for inline in list(feed.inlines):
             is_long = inline.stop - inline.position > feed.block_size
             if is_long and inline.owner is None and not feed.planner.is_worth(inline.position, inline.stop, feed.wants):
                 feed.inlines.remove(inline)
                 if inline.body is not None:
                     inline.body.close()
-
-    def _cancel(self, run: Run) -> None:
-        assert self.pool is not None
-        run.is_cancelled = True
-        self.pool.send(run.worker, Cancel(run.number))
 
     def _forget(self, object_: Object) -> None:
         """Forget an object without readers and runs; blocks that other readers may ask for stay for a while."""

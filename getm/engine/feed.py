@@ -13,7 +13,7 @@ from getm import buffers
 from getm.config import MIB, STALL_LEAST, Settings
 from getm.engine.planner import Planner, Want
 from getm.engine.pool import Worker
-from getm.ranges import PIECES, Range, subtract
+from getm.ranges import PIECES, Range, overlap, subtract
 from getm.retry import Failure
 from getm.sources.base import Body, Source, Version
 
@@ -152,6 +152,16 @@ class Run:
     is_awaited: bool = False  # whether its worker knows that somebody waits for its next bytes
     slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order
 
+    @property
+    def has_place(self) -> bool:
+        """Whether there is a place for its next bytes."""
+        return self.position < self.granted or self.feed.saving is not None
+
+    @property
+    def is_demanded(self) -> bool:
+        """Whether it fetches what a caller waits for, or what is fetched along with that."""
+        return self.feed.saving is not None or self.feed.object.is_waited_for((self.position, self.stop))
+
 
 @dataclass(eq=False)
 class Inline:
@@ -224,6 +234,21 @@ class Object:
     runs: list[Run] = field(default_factory=list)
     receiving: list[Range] = field(default_factory=list)  # what threads of this process are writing to slots
     not_before: float = 0.0  # when its server may be asked for it again, at its own wish
+
+    def is_waited_for(self, part: Range) -> bool:
+        """Whether a caller waits for some of a part, or for what is fetched along with it."""
+        spans = [(demand.position, demand.stop) for feed in self.feeds for demand in feed.demands]
+        spans += [(want.start, want.stop) for feed in self.feeds for want in feed.wants if want.is_demand]
+        return any(overlap(part, span) for span in spans)
+
+    def awaited(self, start: int, stop: int) -> int:
+        """Return the byte before which somebody waits for all of a part, and for nothing before it; 0 if nobody does."""
+        demands = [demand for feed in self.feeds for demand in feed.demands]
+        return min((demand.stop for demand in demands if start <= demand.position < stop), default=0)
+
+    def is_receiving(self, part: Range) -> bool:
+        """Whether a thread of this process is writing there."""
+        return any(overlap(part, span) for span in self.receiving)
 
 
 @dataclass(eq=False, repr=False)

@@ -172,7 +172,7 @@ class Fetching:
 
     def _receive(self, core: Core, feed: Feed, inline: Inline, demand: Demand, *, is_rest: bool) -> Outside:
         """Return how to receive what of an inline goes to one place."""
-        target = core.target(feed, inline, demand)
+        target = core.targets.find(feed, inline, demand, is_alone=core.is_alone(feed))
         inline.owner, inline.target = demand, target
         demand.is_direct = target.is_direct
 
@@ -186,11 +186,11 @@ class Fetching:
             if now is not core or inline not in feed.inlines:  # given up meanwhile
                 inline.close()
                 if now is core:
-                    core.leave(feed, start, target)
+                    core.targets.leave(feed, start, target)
                 return None
-            core.received(feed, inline, demand, target, count)
+            core.targets.received(feed, inline, demand, target, count)
             self._settle(core, feed, inline, failure)
-            core.leave(feed, start, target)
+            core.targets.leave(feed, start, target)
             if is_rest or inline not in feed.inlines or inline.stop - inline.position > FETCH_LEAST:
                 return None
             return self._receive(core, feed, inline, demand, is_rest=True)  # in the next block: that keeps the connection

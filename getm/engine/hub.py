@@ -111,7 +111,7 @@ class Hub:
             for inline in [inline for inline in feed.inlines if inline.owner is waiter]:
                 feed.inlines.remove(inline)
                 if self.core is not None and feed.epoch == self.epoch and inline.target is not None:
-                    self.core.leave(feed, inline.position, inline.target)
+                    self.core.targets.leave(feed, inline.position, inline.target)
                 inline.close()
             if feed.renewer is waiter:
                 feed.renewer = None

@@ -247,6 +247,16 @@ class Memory:
                 new = self.table.fill(slot, pieces_whole(first, last, feed.piece, length))
                 feed.stats.unread += (new & pieces_touched(first, last, feed.piece)).bit_count() * feed.piece
 
+    def came(self, feed: Feed, start: int, stop: int) -> None:
+        """Note that bytes came, whole pieces of blocks that have a slot, and hand them to who waits for them."""
+        self.fill(feed, start, stop)
+        for other in feed.object.feeds:
+            for demand in other.demands:
+                if demand.position < stop:
+                    if demand.start < stop and start < demand.stop:
+                        demand.silence.note(stop - start)
+                    self.serve(other, demand)
+
     # Less of it.
 
     def forget(self, key: Hashable) -> None:
