@@ -969,6 +969,20 @@ class TestFound:
         assert world.core.is_alone(feed)
         world.wind_up()
 
+    def test_the_rest_of_what_is_waited_for_gives_way_to_its_beginning(self, world):
+        feed = world.open(Source(16 * BLOCK, 0), concurrency=1)
+        feed.planner.announce([(8 * PIECE, 9 * PIECE)])
+        world.dispatch(feed)
+        caller = world.ask(feed, 0, 16 * BLOCK)
+        feed.planner.announce([(3 * PIECE, 4 * PIECE)])  # otherwise he goes on alone
+        (process,) = world.alive()
+        world.work(process)
+        world.step(caller)
+        world.end(process, TRANSIENT)
+        world.step(caller)
+        assert [9 * PIECE] == [run.start for run in feed.runs]  # while its beginning must not be asked for
+        world.wind_up()
+
     @pytest.mark.parametrize("saves", [True, False])
     def test_what_is_late_is_left_to_a_connection_that_has_nothing_else_to_do(self, saves):
         with contextlib.closing(World(slots=16, processes=4)) as world:

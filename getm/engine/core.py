@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 from getm import sources
@@ -316,7 +316,7 @@ class Core:
             while self.is_full(feed) and self.give_up_inline(feed):
                 pass
             if self.is_full(feed):
-                self._give_up_run(feed.runs)
+                self._give_up_run(feed.runs, are_own=True)
         return not self.is_full(feed)
 
     def _free_worker(self, feed: Feed, want: Want) -> Worker | None:
@@ -333,12 +333,19 @@ class Core:
             return None
         return self.pool.idle(feed.host) or self.pool.start()
 
-    def _give_up_run(self, runs: Iterable[Run]) -> None:
-        """Cancel the read-ahead furthest from its reader, unless something is being cancelled already."""
-        candidates = list(runs)
-        if any(run.is_cancelled for run in candidates):
+    def _give_up_run(self, runs: Collection[Run], *, are_own: bool = False) -> None:
+        """Cancel the read-ahead furthest from its reader, unless something is being cancelled already.
+
+        Args:
+            runs: that may be cancelled.
+            are_own: whether they are all of the reader that needs it: then, without read-ahead, one that has no place gives
+                way. There may never be one for it before the beginning of what is waited for has come.
+        """
+        if any(run.is_cancelled for run in runs):
             return
-        ahead = [run for run in candidates if not run.is_demanded]
+        ahead = [run for run in runs if not run.is_demanded]
+        if are_own and not ahead:
+            ahead = [run for run in runs if not run.has_place]
         if ahead:
             self.runs.cancel(max(ahead, key=lambda run: run.start))
 
