@@ -969,7 +969,10 @@ class TestFound:
         assert world.core.is_alone(feed)
         world.wind_up()
 
-    def test_the_rest_of_what_is_waited_for_gives_way_to_its_beginning(self, world):
+    @pytest.mark.parametrize("gives_way", [True, False])
+    def test_the_rest_of_what_is_waited_for_does_not_keep_its_beginning(self, world, monkeypatch, gives_way):
+        if not gives_way:
+            monkeypatch.setattr(world.core, "_give_up_run", lambda *_, **__: None)
         feed = world.open(Source(16 * BLOCK, 0), concurrency=1)
         feed.planner.announce([(8 * PIECE, 9 * PIECE)])
         world.dispatch(feed)
