@@ -474,6 +474,7 @@ class World:
 
     def answer(self, process, stop=None, seconds=0.01):
         """Send a head that promises less than was asked for, maybe."""
+        self.hello(process)
         process.is_started = True
         process.stop = process.stop if stop is None else stop
         self.tell(process, Started(process.fetch.run, process.stop, seconds))

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import getm
-from getm.engine import caller, default, planner, pool
+from getm.engine import caller, default, planner, pool, runs
 from tests.content import assert_ramp, ramp
 from tests.servers.fault import Fault
 from tests.threads import in_thread
@@ -194,6 +194,18 @@ class TestBeforeWorkersAreUp:
         with getm.open(url, concurrency=1) as file:
             assert_ramp(file.read(2 * MIB), 0)
         assert [(0, BLOCK), (BLOCK, size)] == ranges(server.log)
+
+    @pytest.mark.parametrize("concurrency", [1, 8])
+    def test_a_caller_whose_workers_do_not_come_up_reads_on_by_himself(self, server, monkeypatch, concurrency):
+        monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(100)")
+        monkeypatch.setattr(planner, "NEAR", 0.0)
+        monkeypatch.setattr(runs, "STUCK_SECONDS", 0.1)
+        url = server.put("/a.bin", 1024 * MIB)
+        with getm.open(url, concurrency=concurrency) as file:
+            for start in range(0, 16 * MIB, MIB):
+                assert_ramp(file.read(MIB), start)
+            file.seek(512 * MIB)
+            assert_ramp(file.read(20 * MIB), 512 * MIB)
 
     def test_they_begin_where_he_will_be(self, server, monkeypatch):
         monkeypatch.setattr(planner, "NEAR", 10.0)
@@ -765,8 +777,8 @@ class TestLateConnection:
     @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("fault", [Fault(pace=MIB / 2), Fault(stall=MIB + 100)], ids=["slow", "silent"])
     def test_keeps_no_reader_who_may_use_others(self, server, monkeypatch, fault):
-        monkeypatch.setattr(getm.engine.planner, "LATE", 0.5)
-        monkeypatch.setattr(getm.engine.runs, "WORD_SECONDS", 0.3)
+        monkeypatch.setattr(planner, "LATE", 0.5)
+        monkeypatch.setattr(runs, "WORD_SECONDS", 0.3)
         size = 64 * MIB
         url = server.put("/a.bin", size)
         server.fail(fault, when=lambda request: request.start > 32 * MIB)
@@ -803,7 +815,7 @@ class TestTroubleElsewhere:
     @pytest.mark.parametrize("fault", [Fault(status=503), Fault(stall=100_000)], ids=["503", "stall"])
     @EVERY
     def test_does_not_slow_a_healthy_object(self, server, monkeypatch, concurrency, fault):
-        monkeypatch.setattr(getm.engine.runs, "STUCK_SECONDS", 0.01)
+        monkeypatch.setattr(runs, "STUCK_SECONDS", 0.01)
         size = 32 * MIB
         healthy, ill = server.put("/healthy.bin", size), server.put("/ill.bin", size)
 

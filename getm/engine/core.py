@@ -161,13 +161,15 @@ class Core:
         """Whether a byte need not be fetched by the thread that waits for it.
 
         A worker has a place for it or is being stopped before it; or the reader has as many requests under way as it may,
-        and one of them will end. A run without a place for its rest does not count: there may never be one.
+        and one of them will end. A run without a place for its rest does not count: there may never be one. Nor does one
+        whose worker takes long to come up, as where Python's files are far away.
         """
-        runs = [run for run in feed.object.runs if run.position <= offset < run.stop]
-        if runs:
-            return any(offset < run.granted or run.is_cancelled for run in runs)
-        is_ending = bool(feed.inlines) or any(run.has_place or run.position >= run.stop for run in feed.runs)
-        return (self.is_full(feed) and is_ending) or any(run.is_cancelled for run in feed.runs)
+        near = [run for run in feed.object.runs if run.position <= offset < run.stop]
+        if near:
+            return any(offset < run.granted or run.is_cancelled for run in near if not self.runs.is_orphan(run))
+        runs = [run for run in feed.runs if not self.runs.is_orphan(run)]
+        is_ending = bool(feed.inlines) or any(run.has_place or run.position >= run.stop for run in runs)
+        return (self.is_full(feed) and is_ending) or any(run.is_cancelled for run in runs)
 
     def is_alone(self, feed: Feed) -> bool:
         """Whether no worker fetches anything for a reader, as it wants none, there are none, or its thread is as quick."""

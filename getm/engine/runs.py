@@ -32,7 +32,8 @@ from getm.sources.base import Request
 GRANT_LEAST = 4 * MIB
 """Places that nobody waits for are given so many bytes at a time: each word to a worker costs it and us a wake-up."""
 STUCK_SECONDS = 1.0
-"""A worker that has been waiting for its server so long does not count among those that may be at work at once."""
+"""A worker that has been waiting for its server so long does not count among those that may be at work at once; and nobody
+waits longer for one to come up."""
 WORD_SECONDS = 1.0
 """At which rate a run goes is known after so long, and that it is silent: its worker has a word to say less often."""
 
@@ -146,6 +147,10 @@ class Runs:
     def is_stuck(self, run: Run) -> bool:
         """Whether nothing comes for a run that has a place for it: then another worker may work in its stead."""
         return run.has_place and time.monotonic() - run.heard > STUCK_SECONDS
+
+    def is_orphan(self, run: Run) -> bool:
+        """Whether the worker that a run was sent to is not up, and has not been for long."""
+        return run.worker.pid is None and time.monotonic() - run.asked > STUCK_SECONDS
 
     def _places(self, run: Run, upto: int) -> tuple[Segment, ...]:
         """Find slots for the blocks of a run from where it has some to *upto*, as far as there are any."""
