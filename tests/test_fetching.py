@@ -207,6 +207,17 @@ class TestBeforeWorkersAreUp:
             file.seek(512 * MIB)
             assert_ramp(file.read(20 * MIB), 512 * MIB)
 
+    @pytest.mark.parametrize("concurrency", [1, 8])
+    def test_a_stream_whose_workers_do_not_come_up_goes_on_by_itself(self, server, monkeypatch, concurrency):
+        monkeypatch.setattr(pool, "_LAUNCHER", "import time; time.sleep(100)")
+        monkeypatch.setattr(planner, "NEAR", 0.0)
+        monkeypatch.setattr(runs, "STUCK_SECONDS", 0.1)
+        size = 16 * MIB
+        url = server.put("/a.bin", size)
+        parts = [bytes(part) for part in getm.iter_content(url, concurrency=concurrency)]
+        assert_ramp(b"".join(parts), 0)
+        assert size == sum(map(len, parts)) == sum(request.sent for request in server.log)
+
     def test_they_begin_where_he_will_be(self, server, monkeypatch):
         monkeypatch.setattr(planner, "NEAR", 10.0)
         size = 48 * MIB
@@ -777,8 +788,7 @@ class TestLateConnection:
     @pytest.mark.usefixtures("workers_at_once")
     @pytest.mark.parametrize("fault", [Fault(pace=MIB / 2), Fault(stall=MIB + 100)], ids=["slow", "silent"])
     def test_keeps_no_reader_who_may_use_others(self, server, monkeypatch, fault):
-        monkeypatch.setattr(planner, "LATE", 0.5)
-        monkeypatch.setattr(runs, "WORD_SECONDS", 0.3)
+        monkeypatch.setattr(runs, "STUCK_SECONDS", 0.3)
         size = 64 * MIB
         url = server.put("/a.bin", size)
         server.fail(fault, when=lambda request: request.start > 32 * MIB)

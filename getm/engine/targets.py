@@ -63,6 +63,8 @@ class Targets:
         span = (start, min([stop, block + high, *runs]))  # what a worker writes is its own
         if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or feed.object.is_receiving(span):
             self._memory.table.release(slot)
+            if demand.view is None:  # others may bring it never
+                demand.go_private()
             return Target(buffers.buffer(span[1] - start))
         feed.object.receiving.append(span)
         place = slot * self._memory.arena.slot_size - block
