@@ -41,6 +41,7 @@ COPIERS = (
     *("rclone copyto", "s5cmd"),
 )
 DOWNLOADERS = ("aria2c", "aria2c none", "curl", "wget", "rclone copyurl", "s5cmd")  # what pipelines call today
+PARALLEL_COPIERS = ("getm -x8", "getm -x16", "getm -x16 crc32c", "aria2c", "axel", "rclone copyto", "s5cmd")
 OTHERS = tuple(peer for peer in COPIERS if not peer.startswith("getm"))
 SMALL_COPIERS = (
     *("getm", "getm crc32c", "getm md5", "aria2c", "aria2c none", "curl", "wget", "rclone copyurl", "rclone copy", "s5cmd"),
@@ -115,6 +116,15 @@ CASES = (
             Target("getm 8", 1, figure="memory", floor=180 * MIB),
         ),
         looks=True,
+    ),
+    Case(
+        "read",
+        "Read {size}",
+        "sequential",
+        "uneven",
+        SMALLER,
+        ("getm 8", "getm 16", "megfile", "boto3 download", "cloudfiles"),
+        targets=(Target("getm 8", 1, ("megfile", "boto3 download", "cloudfiles")),),
     ),
     Case(
         "read",
@@ -218,6 +228,16 @@ CASES = (
         SMALLER,
         (*COPIERS, "getm -x16 crc32c", "getm -x16 md5"),
         targets=(Target("getm -x16 crc32c", 1.1, ("aria2c",)), Target("getm -x16 md5", 1.5, ("aria2c",))),
+        destination="tmpfs",
+    ),
+    Case(
+        "copy",
+        "Copy {size}",
+        "copy",
+        "uneven",
+        SMALLER,
+        PARALLEL_COPIERS,
+        targets=(Target("getm -x16", 1, tuple(peer for peer in PARALLEL_COPIERS if not peer.startswith("getm"))),),
         destination="tmpfs",
     ),
     *(

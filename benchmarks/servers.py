@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.servers.nginx import PROFILES, TIMEOUT, WORKERS, Nginx, Profile
@@ -9,7 +10,7 @@ from tests.servers.sockets import Certificates
 
 
 class SecureNginx(Nginx):
-    """Run nginx with the profiles of the tests, and one named ``https``.
+    """Run nginx with the profiles of the tests, and two more, named ``https`` and ``uneven``.
 
     Attributes:
         authority: path of the certificate that clients are to trust.
@@ -19,7 +20,8 @@ class SecureNginx(Nginx):
         """Make certificates by `openssl` in *folder*, and start nginx before *root*."""
         certificates = Certificates(folder)
         self.authority = certificates.authority
-        super().__init__(root, PROFILES | {"https": Profile()})
+        uneven = replace(PROFILES["wan"], slow_rate=2 * 2**20)
+        super().__init__(root, PROFILES | {"https": Profile(), "uneven": uneven})
         try:
             self._secure(certificates.server)
         except BaseException:

@@ -3,8 +3,9 @@
     benchmarks/run [--quick] [--workload NAME] [--profile NAME] [--peer NAME] [--rounds N] [--output FOLDER]
 
 Objects lie in memory, behind nginx on this machine: raw and https give what they can, wan waits 30 ms before each answer and
-gives 50 MiB/s to each connection. Every run is a process of its own; peers take turns within a round, in another order each
-time. What was read is checked. A peer that is missing or fails is reported and left out.
+gives 50 MiB/s to each connection, and uneven is wan with 2 MiB/s for every eighth connection. Every run is a process of
+its own; peers take turns within a round, in another order each time. What was read is checked. A peer that is missing or
+fails is reported and left out.
 """
 
 import argparse

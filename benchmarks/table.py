@@ -61,11 +61,11 @@ def page(results: Results, images: Sequence[Path]) -> str:
 - load before the runs: {statistics.median(loads):.1f}, at most {max(loads):.1f}
 - versions: {versions}
 
-Made by `benchmarks/run`, see there what raw, https and wan are. Each figure is the median of its runs, with the least and
-the most; CPU seconds are those of all processes from the first request until their exit, by GiB where much is read; memory
-is the most that all processes had together (PSS), looked at in a round of its own. `limit` is a small program in C that
-does nothing but receive, over as many connections as its name says; a peer whose name ends with a number is held against
-that of the same. A peer's other words say how it is used.
+Made by `benchmarks/run`, see there what raw, https, wan and uneven are. Each figure is the median of its runs, with the
+least and the most; CPU seconds are those of all processes from the first request until their exit, by GiB where much is
+read; memory is the most that all processes had together (PSS), looked at in a round of its own. `limit` is a small program
+in C that does nothing but receive, over as many connections as its name says; a peer whose name ends with a number is held
+against that of the same. A peer's other words say how it is used.
 
 ## Targets
 

@@ -36,7 +36,7 @@ CONTENT = [ramp(0, MOST, seed) for seed in range(8)]
 POISON = 0xAA
 SCALED = {
     core: {"SHARE_LEAST": 8 * KIB},
-    runs: {"GRANT_LEAST": 16 * KIB, "RATE_LEAST": KIB, "WORD_SECONDS": 0.1},
+    runs: {"GRANT_LEAST": 16 * KIB, "RATE_LEAST": KIB, "KNOWN_SECONDS": 0.1},
     targets: {"DIRECT_LEAST": 256, "DIRECT_MOST": 128 * KIB, "FETCH_LEAST": 256},
     planner: {"SPLIT_LEAST": 2 * KIB, "RUN_UNMEASURED": 32 * KIB, "SKIP_UNMEASURED": 512, "FETCH_LEAST": 256}
     | {"RUN_MOST": 128 * KIB, "NEAR": 1e9, "LATE": 0.1},

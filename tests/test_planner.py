@@ -235,19 +235,21 @@ class TestLate:
     """What another connection had better bring."""
 
     @pytest.mark.parametrize(("left", "rate"), [(40_000_000, 5e6), (3_000_000, 1e6), (1_000_000, 1e3)])
-    def test_is_what_is_slower_than_usual_by_seconds(self, left, rate):
+    def test_is_what_is_slower_than_usual(self, left, rate):
         reader = planner()
         reader.observe(0.030, 50e6)
-        assert not reader.is_late(left, rate)  # nobody knows yet
+        assert not reader.is_late(left, rate, 1.0)  # nobody knows yet
         reader.ended(50e6)
-        assert reader.is_late(left, rate)
+        assert reader.is_late(left, rate, 1.0)
+        assert reader.is_late(left, 3 * rate, 3.0)
+        assert not reader.is_late(left, rate / 10, 0.1)  # it comes to its rate by and by
 
-    @pytest.mark.parametrize(("left", "rate"), [(10_000, 1e5), (1_000_000, 1e6), (200_000_000, 30e6), (7_000_000, 60e6)])
+    @pytest.mark.parametrize(("left", "rate"), [(10_000, 1e5), (500_000, 1e6), (200_000_000, 30e6), (7_000_000, 60e6)])
     def test_is_nothing_that_would_hardly_be_sooner(self, left, rate):
         reader = planner()
         reader.observe(0.030, 50e6)
         reader.ended(50e6)
-        assert not reader.is_late(left, rate)
+        assert not reader.is_late(left, rate, 1.0)
 
     def test_is_nothing_where_all_are_slow(self):
         reader = planner()
@@ -255,16 +257,16 @@ class TestLate:
         reader.ended(50e6)
         for _ in range(8):
             reader.ended(100e3)
-        assert not reader.is_late(40_000_000, 60e3)
+        assert not reader.is_late(40_000_000, 60e3, 1.0)
         for _ in range(8):
             reader.ended(50e6)
-        assert reader.is_late(40_000_000, 60e3)
+        assert reader.is_late(40_000_000, 60e3, 1.0)
 
     def test_is_nothing_before_a_server_that_begins_late_with_each(self):
         reader = planner()
         reader.observe(10.0, 50e6)
         reader.ended(50e6)
-        assert not reader.is_late(40_000_000, 1e6)
+        assert not reader.is_late(4_000_000, 1e8, 100.0)
 
 
 class TestSingleConnection:

@@ -8,7 +8,6 @@ built, and the readers register there.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -130,8 +129,7 @@ class Core:
                 if worker is None:
                     return
                 self._send_run(worker, feed, (want.start, want.stop), 0)
-        if math.isinf(saving.pace):  # otherwise all are as slow as they are to be
-            self._relieve(feed)
+        self._relieve(feed)
 
     def _relieve(self, feed: Feed) -> None:
         """Break off what is waited for and late, where a connection has nothing else to do: its rest is a gap again."""

@@ -148,6 +148,7 @@ class Run:
     heard: float  # when its worker last said something about it, or was given a place after it had none
     generation: int = 0  # of the source, when the request was made
     spent: float = 0.0  # seconds on its body up to then, as its worker says
+    is_answered: bool = False  # whether the server has begun to answer
     is_cancelled: bool = False
     is_awaited: bool = False  # whether its worker knows that somebody waits for its next bytes
     slots: deque[tuple[int, int]] = field(default_factory=deque)  # (stop of the block, slot) held for it, in order

@@ -34,8 +34,8 @@ GRANT_LEAST = 4 * MIB
 STUCK_SECONDS = 1.0
 """A worker that has been waiting for its server so long does not count among those that may be at work at once; and nobody
 waits longer for one to come up."""
-WORD_SECONDS = 1.0
-"""At which rate a run goes is known after so long, and that it is silent: its worker has a word to say less often."""
+KNOWN_SECONDS = 0.3
+"""At which rate a run goes is known after so long."""
 
 
 class Runs:
@@ -114,6 +114,7 @@ class Runs:
         run.heard = time.monotonic()
         planner = run.feed.planner
         if isinstance(message, Started):
+            run.is_answered = True
             planner.observe(message.seconds, None)
             return None
         done = message.position - run.start
@@ -136,13 +137,15 @@ class Runs:
     def is_late(self, run: Run) -> bool:
         """Whether the rest of a run would be there much sooner by another connection.
 
-        Not that of one that has brought nothing: the server may be late with all, and that wait has an end of its own.
+        Not before the server has begun to answer: it may be late with all, and that wait has an end of its own.
         """
         count, silence = run.position - run.start, time.monotonic() - run.heard
-        seconds = run.spent + (silence if silence > WORD_SECONDS else 0.0)
-        if not count or seconds < WORD_SECONDS:
+        seconds = run.spent
+        if silence > STUCK_SECONDS:  # less says nothing: words come less often than bytes
+            seconds += silence
+        if not run.is_answered or seconds < KNOWN_SECONDS:
             return False
-        return run.feed.planner.is_late(run.stop - run.position, count / seconds)
+        return run.feed.planner.is_late(run.stop - run.position, max(count, 1), seconds)
 
     def is_stuck(self, run: Run) -> bool:
         """Whether nothing comes for a run that has a place for it: then another worker may work in its stead."""

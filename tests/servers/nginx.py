@@ -28,10 +28,12 @@ class Profile:
     Attributes:
         latency: seconds before each answer.
         rate: bytes per second for each connection; None for all there is.
+        slow_rate: bytes per second for every eighth connection; None for as many as for all. Only with a rate.
     """
 
     latency: float = 0.0
     rate: int | None = None
+    slow_rate: int | None = None
 
 
 PROFILES = {"raw": Profile(), "wan": Profile(latency=0.030, rate=50 * 2**20)}
@@ -193,9 +195,14 @@ def _server(name: str, profile: Profile, port: int) -> str:
     if profile.rate is not None:
         # nginx sleeps after each chunk, by whole milliseconds. Chunks of 256 KiB keep within 4% of the rate from the
         # first MiB on; 64 KiB ones overtake it by 13%, and with the default of 2 MiB the first MiB takes no time.
-        lines += [f"limit_rate {profile.rate};", "sendfile_max_chunk 256k;"]
+        lines += [f"set $rate {profile.rate};", "limit_rate $rate;", "sendfile_max_chunk 256k;"]
+    code = []
+    if profile.slow_rate is not None:
+        code.append(f"if tonumber(ngx.var.connection) % 8 == 3 then ngx.var.rate = {profile.slow_rate} end")
     if profile.latency:
-        lines.append(f"access_by_lua_block {{ ngx.sleep({profile.latency}) }}")
+        code.append(f"ngx.sleep({profile.latency})")
+    if code:
+        lines.append(f"access_by_lua_block {{ {' '.join(code)} }}")
     return "".join(["    server {\n", *(f"        {line}\n" for line in lines), "    }\n"])
 
 
