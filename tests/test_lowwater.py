@@ -8,6 +8,7 @@ import time
 import pytest
 
 import getm
+from getm.sources import lowwater
 from getm.sources.lowwater import MARK_LEAST, MARK_MOST, LowWater
 from tests.content import ramp
 from tests.servers.fault import Fault
@@ -43,12 +44,14 @@ def take(near, water, count):
         left -= len(near.recv(min(left, MIB)))
 
 
-def test_the_mark_rises_where_much_comes_and_never_above_what_is_to_come(pair):
+def test_the_mark_rises_where_much_comes_and_never_above_what_is_to_come(pair, monkeypatch):
+    monkeypatch.setattr(lowwater, "QUICK_SECONDS", math.inf)  # however busy this machine is
+    monkeypatch.setattr(lowwater, "MARK_SECONDS", SOON)
     near, far = pair
     water, marks = LowWater(near), set()
-    sending = threading.Thread(target=far.sendall, args=(bytes(16 * MIB),))
+    left = 64 * MIB
+    sending = threading.Thread(target=far.sendall, args=(bytes(left),))
     sending.start()
-    left = 16 * MIB
     while left:
         water.wait(left, soon())
         assert mark(near) <= max(left, 1)
