@@ -484,10 +484,7 @@ class World:
         stop = min(process.position + length, process.stop)
         if not process.fetch.to_file:
             stop = min(stop, process.granted)
-        seed, (run,) = (
-            self.seed(process),
-            [run for run in self.core.runs.under_way.values() if run.number == process.fetch.run],
-        )
+        seed, run = self.seed(process), self.core.runs.under_way[process.fetch.run]
         if process.fetch.to_file and process.position < stop:
             self.save(run.feed, process.position, stop, CONTENT[seed][process.position : stop])
         for place in process.places:

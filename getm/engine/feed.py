@@ -98,10 +98,11 @@ class Demand:
         return self.error is not None or self.position >= self.stop
 
     def go_private(self) -> memoryview:
-        """Wait for the bytes in private memory rather than for a lease; return that memory, in which nothing is yet."""
-        self.position = self.start
-        self.view = buffers.buffer(self.stop - self.start)
-        self.lease = self.view.toreadonly()
+        """Wait for the bytes in private memory rather than for a lease, if it was for one; return where they go."""
+        if self.view is None:
+            self.position = self.start
+            self.view = buffers.buffer(self.stop - self.start)
+            self.lease = self.view.toreadonly()
         return self.view
 
 

@@ -133,7 +133,7 @@ class Memory:
             if demand.position == demand.stop:
                 demand.lease = self.lease(feed, demand.start, demand.stop)
             return
-        view = demand.view if demand.view is not None else demand.go_private()
+        view = demand.go_private()
         size, memory = feed.block_size, self.arena.view
         for block, first, last in block_parts(demand.position, demand.stop, size):
             slot = self.table.find(feed.object.key, block)

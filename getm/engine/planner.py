@@ -155,17 +155,17 @@ class Planner:
     def observe(self, first_byte: float | None, rate: float | None) -> None:
         """Note what a request took: seconds to its first byte, and then bytes per second."""
         if first_byte is not None:
-            self._first_byte = first_byte if not self._first_byte else (3 * self._first_byte + first_byte) / 4
+            self._first_byte = _smooth(self._first_byte, first_byte)
             self._distance = min(self._distance, first_byte)
         if rate is not None:
             if not self._rate:
                 self._caller.begin(rate)
-            self._rate = rate if not self._rate else (3 * self._rate + rate) / 4
+            self._rate = _smooth(self._rate, rate)
 
     def ended(self, rate: float) -> None:
         """Note how many bytes a second a request has brought, all in all."""
-        seconds = 1 / rate  # rather than the rate: where a fast one is followed by slow ones, these soon are what is usual
-        self._byte_seconds = seconds if not self._byte_seconds else (3 * self._byte_seconds + seconds) / 4
+        # Rather than the rate: where a fast one is followed by slow ones, these soon are what is usual.
+        self._byte_seconds = _smooth(self._byte_seconds, 1 / rate)
 
     def is_late(self, left: int, count: int, seconds: float) -> bool:
         """Say whether another connection had better bring the rest of a request.
@@ -408,3 +408,8 @@ class Planner:
         stop = min(self._size, ceil(stop, self._piece))
         # A run that stopped within a piece would leave it to nobody: only whole pieces are there.
         return Want(floor(start, self._piece), stop, is_demand, ceil(run, self._piece), is_open)
+
+
+def _smooth(known: float, measured: float) -> float:
+    """Return what is known after one more measurement; the first one is all that is."""
+    return (3 * known + measured) / 4 if known else measured

@@ -51,8 +51,7 @@ class Targets:
         stop = min(block + size, inline.stop, ceil(max(demand.stop, start + least), feed.piece))
         slot = self._memory.place(feed, start)
         if slot is None:
-            if demand.view is None:
-                demand.go_private()
+            demand.go_private()
             return Target(buffers.buffer(stop - start))
         present = self._memory.table.present[slot]
         low, high = next(missing_parts(present, start - block, size, feed.piece), (size, size))
@@ -63,8 +62,7 @@ class Targets:
         span = (start, min([stop, block + high, *runs]))  # what a worker writes is its own
         if any(overlap(span, (run.position, run.granted)) for run in feed.object.runs) or feed.object.is_receiving(span):
             self._memory.table.release(slot)
-            if demand.view is None:  # others may bring it never
-                demand.go_private()
+            demand.go_private()  # others may bring it never
             return Target(buffers.buffer(span[1] - start))
         feed.object.receiving.append(span)
         place = slot * self._memory.arena.slot_size - block

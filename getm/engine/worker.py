@@ -345,8 +345,7 @@ class _Progress:
     def __init__(self, fetch: Fetch) -> None:
         self.position = fetch.request.start
         self._every, self._seconds = QUIET_EVERY, QUIET_SECONDS
-        # Of a copy, that something has come is worth a word: if no more does, others bring the rest.
-        self._due = self.position + FILE_LEAST if fetch.to_file else self._next()
+        self._due = self._next()
         if fetch.awaited:
             self.hasten(fetch.awaited)
         self._told = 0.0  # when the last word went out
